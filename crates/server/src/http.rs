@@ -99,8 +99,17 @@ pub(crate) async fn serve_router(listener: TcpListener, router: Router, stop: Ca
 }
 
 async fn metrics(State(pages): State<Pages>, headers: HeaderMap) -> Response {
-    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
-    match pages.scraper.page(accept).await {
+    metrics_page(pages.scraper.page(accepted(&headers)).await)
+}
+
+/// Returns the formats that a scraper accepts.
+pub(crate) fn accepted(headers: &HeaderMap) -> Option<&str> {
+    headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok())
+}
+
+/// Returns the response with a page of metrics and its content type.
+pub(crate) fn metrics_page(encoded: Result<(&'static str, String), std::fmt::Error>) -> Response {
+    match encoded {
         Ok((kind, page)) => ([(header::CONTENT_TYPE, kind)], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -10,9 +10,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
 use rota_telemetry::{OnExit, spawn};
@@ -27,9 +26,6 @@ use self::passing::{MAX_PER_ADDRESS, Passing};
 use crate::error::Error;
 use crate::http;
 use crate::metrics::standby;
-
-/// Format of a page of metrics.
-const METRICS: &str = "text/plain; version=0.0.4";
 
 /// The replica that owns the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,8 +171,8 @@ impl Standby {
     }
 }
 
-async fn metrics_page(State(probed): State<Probed>) -> impl IntoResponse {
-    ([(CONTENT_TYPE, METRICS)], standby::page(probed.passing.open()))
+async fn metrics_page(State(probed): State<Probed>, headers: HeaderMap) -> Response {
+    http::metrics_page(standby::page(probed.passing.open(), http::accepted(&headers)))
 }
 
 /// Answers whether connections would reach the owner, which only an attempt shows.

@@ -64,7 +64,8 @@ async fn passes(from: &mut TcpStream, to: &mut TcpStream) {
 
 async fn page(http: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(http).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let accept = "application/openmetrics-text;version=1.0.0";
+    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\naccept: {accept}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).await.unwrap();
@@ -84,6 +85,7 @@ async fn passed_connections_are_counted() {
         metrics.contains("\nrota_owner 0\n") && metrics.contains("\nrota_passed_connections 2\n"),
         "{metrics}"
     );
+    assert!(metrics.contains("content-type: application/openmetrics-text"), "{metrics}");
     drop(connections);
     pair.empty().await;
     let metrics = page(pair.http, "/metrics").await;
