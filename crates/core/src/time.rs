@@ -17,7 +17,8 @@ impl Timestamp {
     }
 }
 
-fn micros(duration: Duration) -> i64 {
+/// Returns a duration in microseconds, the unit of a [`Timestamp`].
+pub fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 

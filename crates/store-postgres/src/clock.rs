@@ -2,7 +2,6 @@
 //! database have the same time. It never runs backwards, and is never before the last commit.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
 use rota_core::Timestamp;
@@ -19,10 +18,6 @@ pub(crate) struct DatabaseClock {
 pub(crate) fn since_boot() -> i64 {
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME).unwrap_or_else(|_| nix::sys::time::TimeSpec::new(0, 0));
     time.tv_sec().saturating_mul(1_000_000).saturating_add(time.tv_nsec() / 1000)
-}
-
-pub(crate) fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl DatabaseClock {

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_core::time::micros;
 use rota_telemetry::{OnExit, spawn};
 use semver::Version;
 use tokio::time::Instant;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
-use crate::clock::{micros, since_boot};
+use crate::clock::since_boot;
 use crate::errors::{Fault, unavailable};
 use crate::migrate;
 use crate::ownership::Ownership;

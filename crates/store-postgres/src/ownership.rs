@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rota_core::time::micros;
 
-use crate::clock::{DatabaseClock, micros, since_boot};
+use crate::clock::{DatabaseClock, since_boot};
 
 /// Time for which an owner counts on another control plane after it has seen one. While that is replaced, in an upgrade for example,
 /// there is none to see, and one that starts while the owner is cut off from the database cannot make itself known.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rota_core::time::micros;
 use rota_telemetry::{OnExit, spawn};
 use rota_testkit::postgres::PostgresServer;
 use uuid::Uuid;
 
-use crate::clock::{micros, since_boot};
+use crate::clock::since_boot;
 use crate::connection::open;
 use crate::lease::{Replica, acquire, keep, register, sync};
 use crate::ownership::{Ownership, RIVAL_MEMORY};
