@@ -65,17 +65,13 @@ async fn attempt(options: &Options) -> Result<(), Fault> {
     bounded(check_server(&session)).await?;
     let other = Session::open(&options.target, "rota-open").await?;
     refuse_pooler(&session, &other).await?;
-    // One that is refused must not migrate, which may end the owner.
     if bounded(migrate::is_store(&session.client)).await? {
-        admit(options, &session).await?;
+        // Before anything is read: its format may be newer, too.
+        bounded(migrate::refuse_newer(&session.client)).await?;
+        // One that is refused must not migrate, which may end the owner.
+        if let Some(admission) = &options.admission {
+            bounded(documents::admit(&session, admission)).await?;
+        }
     }
-    migrate::to_latest(&session.client).await?;
-    admit(options, &session).await
-}
-
-async fn admit(options: &Options, session: &Session) -> Result<(), Fault> {
-    match &options.admission {
-        Some(admission) => bounded(documents::admit(session, admission)).await,
-        None => Ok(()),
-    }
+    migrate::to_latest(&session.client).await
 }

@@ -50,6 +50,17 @@ pub(crate) async fn is_store(client: &Client) -> Result<bool, Fault> {
     Ok(client.query_one("SELECT to_regclass('rota.documents') IS NOT NULL", &[]).await?.try_get(0)?)
 }
 
+/// Refuses a schema of a newer version.
+pub(crate) async fn refuse_newer(client: &Client) -> Result<(), Fault> {
+    if applied(client).await? > latest() { Err(Fault::Store(too_new())) } else { Ok(()) }
+}
+
+/// Returns the version of the schema.
+async fn applied(client: &Client) -> Result<i32, Fault> {
+    let row = client.query_one("SELECT coalesce(max(version), 0) FROM migrations", &[]).await?;
+    Ok(row.try_get(0)?)
+}
+
 async fn locked(client: &Client) -> Result<(), Fault> {
     client.batch_execute("SET lock_timeout = '60s'").await?;
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
@@ -71,9 +82,7 @@ async fn migrate(client: &Client, migrations: &[&str]) -> Result<(), Fault> {
             "CREATE TABLE IF NOT EXISTS migrations (version integer PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now())",
         )
         .await?;
-    let row = client.query_one("SELECT coalesce(max(version), 0) FROM migrations", &[]).await?;
-    let version: i32 = row.try_get(0)?;
-    let applied = usize::try_from(version).unwrap_or(0);
+    let applied = usize::try_from(applied(client).await?).unwrap_or(0);
     if applied > migrations.len() {
         return Err(Fault::Store(too_new()));
     }

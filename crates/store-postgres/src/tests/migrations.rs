@@ -76,18 +76,37 @@ async fn refused_replica_migrates_nothing() {
     let session = Session::open(&target, "downgrade").await.unwrap();
     session.client.batch_execute(DOWNGRADE).await.unwrap();
     let before = shard(&session).await;
+    let refused = open_connections(refusing(target)).map(drop);
+    assert!(matches!(refused, Err(Error::Deposed)), "{refused:?}");
+    let row = session.client.query_one("SELECT max(version) FROM migrations", &[]).await.unwrap();
+    assert_eq!(row.get::<_, i32>(0), 6);
+    assert_eq!(shard(&session).await, before);
+}
+
+/// What is read of it for the admission may be in a format of that version.
+#[tokio::test]
+async fn newer_schema_is_refused_before_the_admission() {
+    let server = PostgresServer::shared();
+    let target = Target::parse(&server.database().unwrap(), None).unwrap();
+    drop(open_connections(Options::new(target.clone(), "newer")).unwrap());
+    let session = Session::open(&target, "upgrade").await.unwrap();
+    session.client.batch_execute("INSERT INTO migrations (version) VALUES (99)").await.unwrap();
+    let refused = open_connections(refusing(target)).map(drop);
+    assert!(
+        matches!(&refused, Err(Error::Unavailable { message, .. }) if message.contains("newer version")),
+        "{refused:?}"
+    );
+}
+
+/// Returns options of a replica that the database does not fit.
+fn refusing(target: Target) -> Options {
     let document = DocumentKey {
         kind: DocumentKind::SecretKey,
         namespace: Namespace::new("n").unwrap(),
         name: "key".to_owned(),
     };
     let admission = Admission { document, check: Arc::new(|_| Err(Error::Deposed)) };
-    let options = Options { admission: Some(admission), ..Options::new(target, "refused") };
-    let refused = open_connections(options).map(drop);
-    assert!(matches!(refused, Err(Error::Deposed)), "{refused:?}");
-    let row = session.client.query_one("SELECT max(version) FROM migrations", &[]).await.unwrap();
-    assert_eq!(row.get::<_, i32>(0), 6);
-    assert_eq!(shard(&session).await, before);
+    Options { admission: Some(admission), ..Options::new(target, "refused") }
 }
 
 /// Returns the epoch and the owner of the shard.
