@@ -13,7 +13,8 @@
 //!
 //! One control plane owns the shard (`lease.rs`). Each commit begins with a statement that fails unless the epoch and the revision
 //! of the shard are the expected ones, so that a process that was replaced changes nothing, whatever it believes about the time. A
-//! lease by the clock of the database decides when another process may take the shard over and raise the epoch.
+//! lease by the clock of the database decides when another process may take the shard over and raise the epoch. A server that a
+//! failover has replaced is refused by its timeline (`timeline.rs`).
 //!
 //! # Durability
 //!

@@ -60,7 +60,7 @@ mod tests {
         for (system, number) in [(1, 1), (1, 2), (1, 2)] {
             newest.see(Timeline { system, number }).unwrap();
         }
-        let refused = newest.clone().see(Timeline { system: 1, number: 1 });
+        let refused = newest.see(Timeline { system: 1, number: 1 });
         assert!(matches!(refused, Err(Fault::OldTimeline { found: 1, newest: 2 })), "{refused:?}");
         // A new server, as after an upgrade of PostgreSQL.
         newest.see(Timeline { system: 2, number: 1 }).unwrap();
