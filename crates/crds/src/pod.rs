@@ -102,8 +102,8 @@ pub struct PodOverrides {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub tolerations: Vec<Json>,
-    /// Additional `volumes` of the pod: `emptyDir`, `ephemeral`, `persistentVolumeClaim`, `configMap` or `downwardAPI`. Others
-    /// belong in the `pod` of the agent.
+    /// Additional `volumes` of the pod: `emptyDir`, `downwardAPI`, or `ephemeral` without the data of another volume. Others,
+    /// such as claims and ConfigMaps, belong in the `pod` of the agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub volumes: Vec<Json>,

@@ -18,9 +18,10 @@ use crate::{AgentSecret, Egress, Json, PodNetwork, PodOverrides, PodTemplate};
 /// Prefix of the volumes and containers that the operator adds to pods. Attempts get nothing of these volumes.
 pub const RESERVED_PREFIX: &str = "rota-";
 pub(super) const RESERVED: &str = "must not start with rota-, which is reserved for the operator";
-/// Kinds of volumes that give a pod no right besides its own storage.
-const TASK_VOLUMES: [&str; 5] =
-    ["emptyDir", "ephemeral", "persistentVolumeClaim", "configMap", "downwardAPI"];
+/// Kinds of volumes that begin empty and end with the pod, or have only what the pod is.
+const TASK_VOLUMES: [&str; 3] = ["emptyDir", "ephemeral", "downwardAPI"];
+/// Fields of the claim of an `ephemeral` volume that name what another volume or snapshot has.
+const SOURCES_OF_CLAIMS: [&str; 4] = ["dataSource", "dataSourceRef", "selector", "volumeName"];
 /// Where the worker keeps its token, secrets and state, and the program itself.
 const RESERVED_PATHS: [&str; 4] = ["/var/run/rota", "/run/rota", "/var/lib/rota", "/opt/rota"];
 /// Directories at the root with programs, settings and state of the image. A mount there could replace the worker itself.
@@ -98,7 +99,7 @@ impl Check<'_> {
     }
 
     /// Checks a task's overrides. Creating tasks is a smaller right than creating pods: a task must not reach what only the
-    /// latter do, such as any Secret of the namespace, a token of any service account, or the node's files.
+    /// latter do, such as any Secret, claim or ConfigMap of the namespace, a token of any service account, or the node's files.
     pub(super) fn overrides(&mut self, pod: &PodOverrides) {
         self.read::<v1::ResourceRequirements>("resources", pod.resources.as_ref());
         for (index, volume) in pod.volumes.iter().enumerate() {
@@ -109,6 +110,13 @@ impl Check<'_> {
                     TASK_VOLUMES.contains(&kind.as_str()),
                     "is a kind of volume that only the agent's spec.pod may have",
                 );
+            }
+            let claim = volume.0.get("ephemeral").and_then(|own| own.pointer("/volumeClaimTemplate/spec"));
+            for source in SOURCES_OF_CLAIMS {
+                let named = claim.is_some_and(|claim| claim.get(source).is_some());
+                let mut spec = item.field("ephemeral.volumeClaimTemplate.spec");
+                spec.field(source)
+                    .require(!named, "copies another volume, which only the agent's spec.pod may");
             }
         }
         self.place(&pod.node_selector, &pod.tolerations, (&pod.volumes, &pod.volume_mounts));

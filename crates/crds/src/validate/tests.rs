@@ -223,6 +223,8 @@ fn task_gets_no_rights_of_pods() {
         "projected: {sources: [{serviceAccountToken: {path: t}}]}",
         "csi: {driver: d}",
         "nfs: {server: s, path: /}",
+        "persistentVolumeClaim: {claimName: rota-data}",
+        "configMap: {name: rota}",
     ] {
         let spec = format!("{{agent: a, isolation: Pod, podOverrides: {{volumes: [{{name: v, {kind}}}]}}}}");
         let name = kind.split(':').next().unwrap();

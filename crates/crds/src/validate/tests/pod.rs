@@ -86,3 +86,27 @@ fn tasks_mount_their_own_volumes_only() {
         "own volumes",
     );
 }
+
+#[test]
+fn volumes_of_tasks_begin_empty() {
+    let task =
+        |volume: &str| format!("{{isolation: Pod, podOverrides: {{volumes: [{{name: v, {volume}}}]}}}}");
+    let claim = |more: &str| {
+        let resources = "resources: {requests: {storage: 1Gi}}";
+        let spec = format!("{{accessModes: [ReadWriteOnce], {resources}{more}}}");
+        task(&format!("ephemeral: {{volumeClaimTemplate: {{spec: {spec}}}}}"))
+    };
+    let downward = task("downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}");
+    for fine in [task("emptyDir: {sizeLimit: 1Gi}"), claim(", storageClassName: fast"), downward] {
+        assert_eq!(violations("Task", "{name: a}", &fine), [""; 0], "{fine}");
+    }
+    for (field, value) in [
+        ("dataSource", "{kind: PersistentVolumeClaim, name: rota-data}"),
+        ("dataSourceRef", "{kind: PersistentVolumeClaim, name: rota-data}"),
+        ("selector", "{matchLabels: {a: b}}"),
+        ("volumeName", "of-another"),
+    ] {
+        let at = format!("spec.podOverrides.volumes[0].ephemeral.volumeClaimTemplate.spec.{field}");
+        assert_violation("Task", "{name: a}", &claim(&format!(", {field}: {value}")), &at, "another volume");
+    }
+}
