@@ -35,6 +35,7 @@ fn keys() -> Vec<String> {
         format!("npm_{}", noise(36)),
         format!("sk_live_{}", noise(24)),
         format!("AIza{}", noise(35)),
+        format!("rota_{}_{}", "worker", noise(300)),
     ]
 }
 
@@ -74,6 +75,7 @@ fn texts_that_resemble_keys_are_kept() {
         "ghp_short",
         "AKIA is a prefix",
         "eyJ.eyJ.x",
+        "rota_worker_slots_of_the_workers_that_are_connected_and_do_not_drain 2",
         &format!("{dashes}BEGIN CERTIFICATE{dashes}\nMIIB\n{dashes}END CERTIFICATE{dashes}"),
     ] {
         assert_eq!(redacted(&redactor, text), text);

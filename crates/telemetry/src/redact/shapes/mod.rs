@@ -52,6 +52,8 @@ const SHAPES: &[(&str, Kind)] = &[
     ("AGE-SECRET-KEY-1", Kind::letters(40)),
     ("AccountKey=", Kind::base64(40)),
     ("SharedAccessKey=", Kind::base64(40)),
+    // Rota's own, in hexadecimal digits.
+    ("rota_worker_", Kind::letters(40)),
     ("eyJ", Kind::Jwt),
     ("-----BEGIN ", Kind::PrivateKey),
     ("://", Kind::UrlPassword),
