@@ -194,8 +194,7 @@ impl Dev {
         })
         .await?;
         let tokens = bound.worker_tokens();
-        let own =
-            DevEndpoint { endpoint: format!("http://{}", bound.addr()), token_file, pid: std::process::id() };
+        let own = DevEndpoint::of_this_process(format!("http://{}", bound.addr()), token_file);
         let stop_server = CancellationToken::new();
         let mut server = spawn("control plane", OnExit::Done, bound.run(stop_server.clone()));
         // Announced last, so that clients that find it can use it.

@@ -15,17 +15,27 @@ pub struct DevEndpoint {
     pub token_file: PathBuf,
     /// Process id, by which a stale file is recognized.
     pub pid: u32,
+    /// Start of that process: a later one may have its id. Empty without procfs.
+    #[serde(default)]
+    pub started: String,
 }
 
 impl DevEndpoint {
+    /// Returns the endpoint of this process.
+    pub fn of_this_process(endpoint: String, token_file: PathBuf) -> Self {
+        let pid = std::process::id();
+        Self { endpoint, token_file, pid, started: start_of(pid).unwrap_or_default() }
+    }
+
     /// Reads the file. A missing or invalid one counts as none.
     pub fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
 
-    /// Returns whether its process may still run. Without procfs, it is assumed to.
+    /// Returns whether its process may still run. Without procfs, it is assumed to. The token is worth more than the address: another
+    /// program may listen there by now.
     pub fn is_alive(&self) -> bool {
-        !Path::new("/proc/self").exists() || Path::new(&format!("/proc/{}", self.pid)).exists()
+        !Path::new("/proc/self").exists() || start_of(self.pid).is_some_and(|started| started == self.started)
     }
 
     /// Writes the file atomically, with access for its owner only.
@@ -40,6 +50,14 @@ impl DevEndpoint {
             let _ = std::fs::remove_file(path);
         }
     }
+}
+
+/// Returns when a process that runs was started: the boot, and the ticks of the clock since then.
+fn start_of(pid: u32) -> Option<String> {
+    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
+    let stat = process.stat().ok().filter(|stat| !matches!(stat.state, 'Z' | 'X'))?;
+    let boot = procfs::sys::kernel::random::boot_id().unwrap_or_default();
+    Some(format!("{boot}/{}", stat.starttime))
 }
 
 /// Writes a file of mode 0600 atomically, creating its directories.
@@ -65,11 +83,7 @@ mod tests {
     fn only_the_owner_reads_and_removes_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dev/endpoint.json");
-        let own = DevEndpoint {
-            endpoint: "http://127.0.0.1:1".into(),
-            token_file: "/t".into(),
-            pid: std::process::id(),
-        };
+        let own = DevEndpoint::of_this_process("http://127.0.0.1:1".into(), "/t".into());
         own.write(&path).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(DevEndpoint::read(&path).as_ref(), Some(&own));
@@ -80,5 +94,31 @@ mod tests {
         assert!(path.exists());
         own.remove(&path);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn later_process_with_the_same_id_is_another() {
+        let own = DevEndpoint::of_this_process("http://127.0.0.1:1".into(), "/t".into());
+        assert!(own.is_alive());
+        let mut earlier = DevEndpoint { started: "an earlier boot/1".to_owned(), ..own };
+        assert!(!earlier.is_alive());
+        // Of a version that did not write it.
+        earlier.started.clear();
+        assert!(!earlier.is_alive());
+    }
+
+    #[test]
+    fn process_that_has_ended_is_not_alive() {
+        let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let of_child = DevEndpoint {
+            endpoint: "http://127.0.0.1:1".into(),
+            token_file: "/t".into(),
+            pid: child.id(),
+            started: start_of(child.id()).unwrap(),
+        };
+        assert!(of_child.is_alive());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!of_child.is_alive());
     }
 }

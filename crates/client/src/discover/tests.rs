@@ -14,7 +14,8 @@ fn token(found: &Found) -> String {
 }
 
 fn dev() -> DevEndpoint {
-    DevEndpoint { endpoint: "http://127.0.0.1:9".into(), token_file: "/dev-token".into(), pid: 1 }
+    let (endpoint, token_file) = ("http://127.0.0.1:9".into(), "/dev-token".into());
+    DevEndpoint { endpoint, token_file, pid: 1, started: String::new() }
 }
 
 fn config() -> Config {
