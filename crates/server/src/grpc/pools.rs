@@ -49,7 +49,11 @@ pub(super) async fn announce(
         }
     }
     agents.pools().announce(agent.clone(), workers);
-    end_sessions(deps, agents, &agent).await
+    end_sessions(deps, agents, &agent).await?;
+    for key in deps.scheduler.workers_of(&agent, |entry| entry.pod.is_some()) {
+        sessions::limit_to_announced(deps, &agent, &key);
+    }
+    Ok(())
 }
 
 /// Ends the sessions of pods that are not announced, whether they were announced before or came back after a restart: they do not exist any

@@ -167,6 +167,7 @@ pub(super) async fn open(
         close(deps, &opened);
         return Err(status);
     }
+    identity::limit_to_announced(deps, &agent, &opened.key);
     for attempt in resumed.iter().filter(|attempt| attempt.live.is_none()) {
         deps.dispatcher.release_slot_after(
             &opened.key,

@@ -8,7 +8,7 @@ use rota_proto::worker::v1 as wire;
 use tonic::Status;
 
 use super::deps::SessionDeps;
-use crate::keys::WorkerKey;
+use crate::keys::{AgentKey, WorkerKey};
 use crate::pools::Standing;
 use crate::scheduler::WorkerEntry;
 use crate::trust::identity::{Holder, Identity};
@@ -81,6 +81,29 @@ fn narrow_pod(deps: &SessionDeps, key: &WorkerKey, hello: &mut wire::Hello) -> R
         return Err(error("WORKER_NAME_MISMATCH", text));
     }
     Ok(())
+}
+
+/// Limits a pod that is connected to what it was announced as, after its Hello: to its slots, and to its task, by closing the
+/// session of one that has claimed another. Until the first announcement after a restart, Hello alone has named both.
+pub(crate) fn limit_to_announced(deps: &SessionDeps, agent: &AgentKey, key: &WorkerKey) {
+    let Some(announced) = deps.agents.pools().announced(agent, &key.1) else { return };
+    let is_its = |entry: &WorkerEntry| entry.pod.as_ref() == Some(&announced.instance);
+    if let Some(slots) = announced.slots {
+        let slots = usize::try_from(slots).unwrap_or(1);
+        let exceeds = |entry: &WorkerEntry| is_its(entry) && entry.slot_count > slots;
+        if deps.scheduler.inspect(key, exceeds) == Some(true) {
+            deps.scheduler.update_any(key, |entry| entry.slot_count = entry.slot_count.min(slots));
+        }
+    }
+    let of_another = |entry: &WorkerEntry| {
+        let own = entry.profile.task.map(|task| task.to_string()).unwrap_or_default();
+        let differs = announced.isolated_task.as_ref().is_some_and(|task| *task != own);
+        (is_its(entry) && differs).then(|| entry.worker_ref())
+    };
+    if let Some(session) = deps.scheduler.inspect(key, of_another).flatten() {
+        tracing::warn!(worker = %key.1, agent = %agent.1, "worker was created for another task, its session ends");
+        deps.scheduler.close_session(key, &session);
+    }
 }
 
 /// Checks that a token grants to be this worker of this agent.

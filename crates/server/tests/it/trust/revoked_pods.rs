@@ -1,6 +1,6 @@
-//! Sessions of pods that were announced and are not any more.
+//! Sessions of pods that were announced and are not any more, or as something else.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use jsonwebtoken::Algorithm;
 use rota_proto::v1::{self, TaskState};
 use rota_proto::worker::v1::{FetchPreviousResultRequest, Hello};
@@ -137,5 +137,45 @@ async fn draining_pods_fetch_before_they_are_back() -> Result<()> {
     };
     let fetched = pod(&cluster)?.workers().fetch_previous_result(request).await?.into_inner();
     assert_eq!(fetched.result.unwrap_or_default().text, "needed");
+    Ok(())
+}
+
+#[tokio::test]
+async fn first_announcement_after_restart_limits_pods() -> Result<()> {
+    let key = Key::new("key", Algorithm::ES256)?;
+    let issuer = Issuer::start(&[&key]).await?;
+    let mut cluster = start_cluster(Backend::Sqlite, issuer.oidc()).await?;
+    let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
+    agent_of_cluster(&operator, "echo").await?;
+    let join = async |cluster: &Cluster, name: &str, slots: i32| {
+        let uid = format!("uid-{name}");
+        let client = bearer(cluster, &key.sign(&issuer.pod("default", name, &uid))?)?;
+        RawWorker::join(&client, Hello { instance: uid, ..raw::hello("echo", name, slots) }).await
+    };
+    announce(&operator, ECHO, &[("greedy", "uid-greedy"), ("single", "uid-single")]).await?;
+    let _before = (join(&cluster, "greedy", 1).await?, join(&cluster, "single", 1).await?);
+    cluster.kill().await;
+    cluster.restart().await?;
+
+    // Nothing is announced yet: what they claim is not known to be wrong.
+    let _greedy = join(&cluster, "greedy", 1024).await?;
+    let mut single = join(&cluster, "single", 1).await?;
+    let announced = |name: &str, task: &str| v1::AnnouncedWorker {
+        worker: name.to_owned(),
+        instance: format!("uid-{name}"),
+        slots: Some(2),
+        isolated_task: Some(task.to_owned()),
+    };
+    let task = "01890a5d-ac96-774b-bcce-b302099a8057";
+    let workers = vec![announced("greedy", ""), announced("single", task)];
+    let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
+    operator.announce_workers(v1::AnnounceWorkersRequest { name: ECHO.to_owned(), workers }).await?;
+    let workers = tasks::workers(cluster.client()).await?;
+    let greedy = workers.iter().find(|worker| worker.name.ends_with("/greedy")).context("not listed")?;
+    assert_eq!((greedy.slots, greedy.connected), (2, true));
+    // One that was created for a task takes no others.
+    single.session.end_status().await;
+    let refused = join(&cluster, "single", 1).await.unwrap_err();
+    assert_eq!(reason(&refused).as_deref(), Some("WORKER_NAME_MISMATCH"));
     Ok(())
 }
