@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use parking_lot::RwLock;
 use rota_core::{AgentName, Namespace, TaskId, WorkerName};
 
+use crate::keys::WorkerKey;
+
 type Key = (Namespace, AgentName);
 
 /// What a worker may be.
@@ -59,6 +61,14 @@ impl Pools {
             // A pod that reuses the name is not the one that was announced.
             _ => Standing::Revoked,
         }
+    }
+
+    /// Returns whether a process is announced as a worker, of whichever agent.
+    pub(crate) fn is_announced(&self, (namespace, worker): &WorkerKey, instance: &str) -> bool {
+        let pools = self.0.read();
+        let own = pools.iter().filter(|((of, _), _)| of == namespace);
+        let mut found = own.filter_map(|(_, pool)| pool.announced.as_ref()?.get(worker));
+        found.any(|announced| announced.instance == instance)
     }
 
     /// Returns as what a worker was announced.

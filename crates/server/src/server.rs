@@ -358,7 +358,7 @@ impl Server {
                 },
             },
             workflows: workflow_service,
-            artifacts: grpc::ArtifactsService { store: store.clone(), artifacts, streams },
+            artifacts: grpc::ArtifactsService::new(&sessions, streams),
             workers: sessions::Service { deps: Arc::new(sessions) },
             health: grpc::HealthService { health: Arc::clone(&health), stop: stop.clone() },
         };

@@ -1,6 +1,7 @@
 //! `ArtifactService`: contents of artifacts, and the lists of tasks.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use rota_artifacts::{Digest, MAX_PART_BYTES};
@@ -12,9 +13,12 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::streams::{Streams, send_in_time};
+use crate::agents::AgentRegistry;
 use crate::artifacts::{self, Artifacts};
+use crate::scheduler::Scheduler;
+use crate::sessions::{SessionDeps, check_serves};
 use crate::store_client::StoreClient;
-use crate::trust::identity::Identity;
+use crate::trust::identity::{Holder, Identity};
 use crate::wire::status::{error, invalid};
 use crate::wire::{check, names};
 
@@ -28,9 +32,11 @@ const CONTENT_TYPE: &str = "application/octet-stream";
 const BUFFER: usize = 2;
 
 pub(crate) struct Service {
-    pub(crate) store: StoreClient,
-    pub(crate) artifacts: Artifacts,
-    pub(crate) streams: Streams,
+    store: StoreClient,
+    artifacts: Artifacts,
+    scheduler: Arc<Scheduler>,
+    agents: Arc<AgentRegistry>,
+    streams: Streams,
 }
 
 #[tonic::async_trait]
@@ -75,7 +81,7 @@ impl ArtifactService for Service {
         &self,
         request: Request<v1::FindMissingPartsRequest>,
     ) -> Result<Response<v1::FindMissingPartsResponse>, Status> {
-        let namespace = namespace(&request, &request.get_ref().parent)?;
+        let namespace = self.namespace(&request, &request.get_ref().parent)?;
         let request = request.get_ref();
         let wanted = digests(&request.digests, MAX_LOOKED_UP)?;
         let (missing, _) = self.artifacts.missing(&namespace, &wanted).await?;
@@ -95,8 +101,12 @@ impl ArtifactService for Service {
         let mut parts = 0;
         while let Some(part) = request.get_mut().message().await? {
             let namespace = match &to {
-                Some(namespace) => namespace,
-                None => to.insert(namespace(&request, &part.parent)?),
+                Some(namespace) => {
+                    // The pod may have been deleted since the upload began.
+                    self.check_holder(&request)?;
+                    namespace
+                }
+                None => to.insert(self.namespace(&request, &part.parent)?),
             };
             if part.data.is_empty() || part.data.len() > MAX_PART_BYTES {
                 return Err(invalid("data", "must have from 1 byte to 1 MiB"));
@@ -112,7 +122,7 @@ impl ArtifactService for Service {
         &self,
         request: Request<v1::DownloadPartsRequest>,
     ) -> Result<Response<Self::DownloadPartsStream>, Status> {
-        let namespace = namespace(&request, &request.get_ref().parent)?;
+        let namespace = self.namespace(&request, &request.get_ref().parent)?;
         let wanted = digests(&request.get_ref().digests, MAX_DOWNLOADED)?;
         let stream = self.contents(&namespace, wanted, |data| v1::DownloadPartsResponse { data });
         Ok(Response::new(stream))
@@ -120,6 +130,40 @@ impl ArtifactService for Service {
 }
 
 impl Service {
+    /// Returns the service of a control plane with these sessions.
+    pub(crate) fn new(sessions: &SessionDeps, streams: Streams) -> Self {
+        Self {
+            store: sessions.store.clone(),
+            artifacts: sessions.artifacts.clone(),
+            scheduler: Arc::clone(&sessions.scheduler),
+            agents: Arc::clone(&sessions.agents),
+            streams,
+        }
+    }
+
+    /// Returns the namespace of a call. A worker stays in its own.
+    fn namespace<T>(&self, request: &Request<T>, parent: &str) -> Result<Namespace, Status> {
+        let name = shape::parse_namespace(parent).ok_or_else(|| {
+            invalid("parent", format!("{:?} is not of the form namespaces/NAMESPACE", check::shorten(parent)))
+        })?;
+        let namespace = names::namespace("parent", name)?;
+        if let Some(own) = request.extensions().get::<Identity>().map(Identity::namespace)
+            && own != namespace.as_str()
+        {
+            return Err(error("WORKER_NAME_MISMATCH", format!("the worker belongs to namespace {own}")));
+        }
+        self.check_holder(request)?;
+        Ok(namespace)
+    }
+
+    /// Checks that the caller, if it is a pod, is a worker: every pod of the cluster can have a token.
+    fn check_holder<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        match request.extensions().get::<Identity>().map(|identity| &identity.holder) {
+            Some(Holder::Pod(pod)) => check_serves(&self.scheduler, self.agents.pools(), pod),
+            _ => Ok(()),
+        }
+    }
+
     /// Streams the contents of parts, one after the other.
     fn contents<T: Send + 'static>(
         &self,
@@ -138,20 +182,6 @@ impl Service {
             }
             Ok(())
         })
-    }
-}
-
-/// Returns the namespace of a call. A worker stays in its own.
-fn namespace<T>(request: &Request<T>, parent: &str) -> Result<Namespace, Status> {
-    let name = shape::parse_namespace(parent).ok_or_else(|| {
-        invalid("parent", format!("{:?} is not of the form namespaces/NAMESPACE", check::shorten(parent)))
-    })?;
-    let namespace = names::namespace("parent", name)?;
-    match request.extensions().get::<Identity>().map(Identity::namespace) {
-        Some(own) if own != namespace.as_str() => {
-            Err(error("WORKER_NAME_MISMATCH", format!("the worker belongs to namespace {own}")))
-        }
-        _ => Ok(namespace),
     }
 }
 

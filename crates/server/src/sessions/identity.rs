@@ -2,15 +2,15 @@
 //! `WORKER_NOT_ANNOUNCED`), and narrows what Hello claims to what the token or the agent grants. Not admission control of
 //! tasks, which is the scheduler's. Without authentication nothing is checked. See `docs/security.md`, "Worker identity".
 
-use rota_core::AgentName;
+use rota_core::{AgentName, Namespace, WorkerName};
 use rota_proto::reasons;
 use rota_proto::worker::v1 as wire;
 use tonic::Status;
 
 use super::deps::SessionDeps;
 use crate::keys::{AgentKey, WorkerKey};
-use crate::pools::Standing;
-use crate::scheduler::WorkerEntry;
+use crate::pools::{Pools, Standing};
+use crate::scheduler::{Scheduler, WorkerEntry};
 use crate::trust::identity::{Holder, Identity};
 use crate::trust::oidc::Pod;
 use crate::trust::worker_token::WorkerGrant;
@@ -81,6 +81,19 @@ fn narrow_pod(deps: &SessionDeps, key: &WorkerKey, hello: &mut wire::Hello) -> R
         return Err(error("WORKER_NAME_MISMATCH", text));
     }
     Ok(())
+}
+
+/// Checks that a pod is a worker, of whichever agent: it is announced, or has a session that has not ended.
+pub(crate) fn check_serves(scheduler: &Scheduler, pools: &Pools, pod: &Pod) -> Result<(), Status> {
+    if let (Ok(namespace), Ok(worker)) = (Namespace::new(&pod.namespace), WorkerName::new(&pod.name)) {
+        let key = (namespace, worker);
+        let is_its = |entry: &WorkerEntry| entry.instance == pod.uid;
+        if scheduler.inspect(&key, is_its) == Some(true) || pools.is_announced(&key, &pod.uid) {
+            return Ok(());
+        }
+    }
+    let text = format!("pod {}/{} has not been announced as a worker", pod.namespace, pod.name);
+    Err(error(reasons::WORKER_NOT_ANNOUNCED, text))
 }
 
 /// Limits a pod that is connected to what it was announced as, after its Hello: to its slots, and to its task, by closing the

@@ -18,6 +18,8 @@ use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
 use super::issuer::{Issuer, Key, OPERATOR};
+use super::oidc::{ECHO, announce, bearer};
+use super::scope::agent_of_cluster;
 
 const ADMIN: &str = "open sesame";
 const VIEWER: &str = "look sesame";
@@ -224,6 +226,39 @@ async fn every_call_of_workers_stays_in_their_namespace() -> Result<()> {
                 assert_eq!(refused, namespace != *own, "{path} in {namespace} by one of {own}: {failure:?}");
             }
         }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn parts_are_for_pods_that_are_workers() -> Result<()> {
+    let callers = callers().await?;
+    let mut parts = messages(OWN);
+    parts.retain(|(path, _)| path.starts_with("/rota.v1.ArtifactService/"));
+    assert_eq!(parts.len(), 3);
+    let refused = async |token: &str| {
+        let mut refused = 0;
+        for (path, message) in &parts {
+            let failure = callers.failure(path, token, message.clone()).await?;
+            refused += usize::from(failure.as_deref() == Some("WORKER_NOT_ANNOUNCED"));
+        }
+        anyhow::Ok(refused)
+    };
+    let (grant, pod) = (&callers.workers[0].1, &callers.workers[1].1);
+    assert_eq!(refused(grant).await?, 0, "its token is of this control plane");
+    assert_eq!(refused(pod).await?, 3, "any pod has such a token");
+    let operator = callers.tokens.iter().find(|(role, _)| *role == Role::Operator);
+    let operator = operator.and_then(|(_, token)| token.as_deref()).context("no token")?;
+    let operator = bearer(&callers.cluster, operator)?;
+    agent_of_cluster(&operator, "echo").await?;
+    for (announced, expected) in [
+        (vec![("one", "of a pod with its name")], 3),
+        (vec![("one", "uid")], 0),
+        // It was deleted, and its token is still valid.
+        (vec![], 3),
+    ] {
+        announce(&operator, ECHO, &announced).await?;
+        assert_eq!(refused(pod).await?, expected, "{announced:?}");
     }
     Ok(())
 }
