@@ -193,6 +193,7 @@ pub(crate) fn open_session(namespace: &Namespace, worker: WorkerName) -> Result<
         replica: "bench".to_owned(),
         running: Vec::new(),
         last: None,
+        takes_name: true,
     }))
 }
 

@@ -1,5 +1,7 @@
 //! Commands to a store, their replies, and the records it returns.
 
+mod sessions;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +11,12 @@ use rota_core::agent::Agent;
 use rota_core::failure::Failure;
 use rota_core::quota::CredentialId;
 use rota_core::spending::{self, Account, BudgetWait};
-use rota_core::task::{self, Body, Event, Loss, Task, WorkerRef};
+use rota_core::task::{self, Body, Event, Task, WorkerRef};
 use rota_core::workflow::{self, Step, Workflow};
-use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, WorkflowId};
+use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkflowId};
 use serde::{Deserialize, Serialize};
 
+pub use self::sessions::{EndSession, OpenSession, Session};
 use crate::{Document, DocumentKey, Expected, Given, PutDocument, Reseal, ScopedId, WorkflowCommand};
 
 #[derive(Debug, Clone)]
@@ -165,35 +168,6 @@ pub struct Claim {
     pub probes: Option<CredentialId>,
 }
 
-/// Opening of a worker's session.
-#[derive(Debug, Clone)]
-pub struct OpenSession {
-    pub namespace: Namespace,
-    pub worker: WorkerName,
-    pub agent: AgentName,
-    /// Identity of the worker's process.
-    pub instance: String,
-    /// Control-plane replica that holds the stream.
-    pub replica: String,
-    /// Attempts that the worker still runs.
-    pub running: Vec<(TaskId, Fence)>,
-    /// Last session that the worker knows of.
-    pub last: Option<Epoch>,
-}
-
-/// End of a worker's session.
-#[derive(Debug, Clone)]
-pub struct EndSession {
-    pub namespace: Namespace,
-    /// The session; rejected if the worker has a newer one.
-    pub session: WorkerRef,
-    /// How the worker left. A death that took several attempts along is [`Loss::Unclear`], whatever is given here.
-    pub loss: Loss,
-    /// When the worker was last there, if known.
-    pub seen: Option<Timestamp>,
-    pub message: String,
-}
-
 /// Creation or update of an agent.
 #[derive(Debug, Clone)]
 pub struct PutAgent {
@@ -302,6 +276,8 @@ pub enum Refused {
     /// Another process has taken the worker's name while it was disconnected.
     #[error("another process has taken this worker's name")]
     Replaced,
+    #[error("the name is that of a worker of agent {0}")]
+    NameTaken(AgentName),
 }
 
 /// Counts that only a store can provide.
@@ -310,22 +286,6 @@ pub struct StoreStats {
     pub pending: u64,
     /// For each requested route with ready tasks, when the first of them became ready.
     pub next: Vec<(RouteId, Timestamp)>,
-}
-
-/// Session of a worker, as stored.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Session {
-    pub namespace: Namespace,
-    pub worker: WorkerName,
-    pub agent: AgentName,
-    pub epoch: Epoch,
-    /// Identity of the worker's process.
-    pub instance: String,
-    /// Control-plane replica that holds the stream.
-    pub replica: String,
-    pub open: bool,
-    /// When it was opened, or ended.
-    pub since: Timestamp,
 }
 
 /// A time with its beginning and end.

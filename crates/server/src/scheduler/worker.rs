@@ -131,6 +131,8 @@ pub(crate) struct WorkerEntry {
     pub(crate) instance: String,
     /// UID of its pod, if its token is of one.
     pub(crate) pod: Option<String>,
+    /// Whether its token names it, and not only its agent.
+    pub(crate) named: bool,
     pub(crate) slot_count: usize,
     /// `None` while no session is up.
     pub(crate) session: Option<SessionHandle>,
@@ -172,6 +174,7 @@ impl WorkerEntry {
             epoch,
             instance,
             pod: None,
+            named: false,
             slot_count: 0,
             session: None,
             draining: false,

@@ -85,6 +85,7 @@ pub(super) async fn open(
         inputs.insert(id, u64::try_from(attempt.last_input_seq).unwrap_or(0));
     }
 
+    let is_named = identity.is_none_or(Identity::names_worker);
     let open = OpenSession {
         namespace: namespace.clone(),
         worker: worker.clone(),
@@ -93,6 +94,7 @@ pub(super) async fn open(
         replica: deps.replica.clone(),
         running,
         last: u64::try_from(hello.last_epoch).ok().filter(|epoch| *epoch > 0).map(Epoch),
+        takes_name: is_named,
     };
     let (epoch, resumed) = deps.store.open_session(open).await?;
     let known = deps.agents.get(&(namespace.clone(), agent.clone()));
@@ -130,7 +132,7 @@ pub(super) async fn open(
         entry.resume(attempt.id, attempt.fence, state);
     }
     entry.pod = identity.and_then(Identity::pod).map(str::to_owned);
-    entry.credential = credential;
+    (entry.named, entry.credential) = (is_named, credential);
     (entry.fetches_results, entry.delivers) = (hello.protocol_version >= 2, hello.delivers);
     (entry.own_capabilities, entry.slot_count, entry.draining) = (own, slots, hello.draining);
     (entry.session, entry.catching_up) = (Some(session.clone()), true);

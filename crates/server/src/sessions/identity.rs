@@ -48,12 +48,18 @@ pub(super) fn narrow(
             hello.slots = hello.slots.min(grant.slots.unwrap_or(i32::MAX));
         }
     }
-    // A token that names no worker must not take one of another agent.
-    if deps.scheduler.inspect(key, |entry| entry.profile.agent.as_str() != hello.agent) == Some(true) {
+    // A token that names no worker must not take one of another agent. The store knows those that are away.
+    let is_named = identity.names_worker();
+    let is_foreign = |entry: &WorkerEntry| entry.profile.agent.as_str() != hello.agent;
+    if !is_named && deps.scheduler.inspect(key, is_foreign) == Some(true) {
         let text = format!("worker {} serves another agent", key.1);
         return Err(error("WORKER_NAME_MISMATCH", text));
     }
-    let connected = |entry: &WorkerEntry| entry.session.is_some() && entry.instance != hello.instance;
+    let connected = |entry: &WorkerEntry| {
+        // It got a name that is another one's before that was connected.
+        let gives_way = is_named && !entry.named && is_foreign(entry);
+        entry.session.is_some() && entry.instance != hello.instance && !gives_way
+    };
     if deps.scheduler.inspect(key, connected) == Some(true) {
         let text = format!("worker {} is connected with another process", key.1);
         return Err(error("WORKER_CONNECTED", text));

@@ -35,6 +35,14 @@ impl Identity {
         }
     }
 
+    /// Returns whether the token names the worker, and not only its agent.
+    pub(crate) fn names_worker(&self) -> bool {
+        match &self.holder {
+            Holder::Pod(_) => true,
+            Holder::Grant(grant) => grant.worker.is_some(),
+        }
+    }
+
     /// Returns the UID of the worker's pod, if the token is of one.
     pub(crate) fn pod(&self) -> Option<&str> {
         match &self.holder {

@@ -377,6 +377,10 @@ pub(crate) fn refused(refused: Refused) -> Status {
         },
         Refused::Superseded => "WORKER_SUPERSEDED",
         Refused::Replaced => reasons::WORKER_REPLACED,
+        Refused::NameTaken(_) => {
+            let hint = "choose another name for the worker, or create its token with --worker and this name";
+            return hinted("WORKER_NAME_MISMATCH", refused.to_string(), hint);
+        }
     };
     error(reason, refused.to_string())
 }

@@ -296,6 +296,7 @@ async fn ended_session_blocks_no_task() -> Result<()> {
         replica: "another".to_owned(),
         running: Vec::new(),
         last: None,
+        takes_name: true,
     };
     let store = cluster.store().context("no store")?;
     store.apply(vec![Command::OpenSession(newer)]).await?;

@@ -59,6 +59,7 @@ fn hello() -> Command {
         replica: "replica".to_owned(),
         running: Vec::new(),
         last: None,
+        takes_name: true,
     })
 }
 

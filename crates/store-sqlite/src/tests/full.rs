@@ -24,6 +24,7 @@ fn hello() -> Command {
         replica: "replica".to_owned(),
         running: Vec::new(),
         last: None,
+        takes_name: true,
     })
 }
 

@@ -85,6 +85,7 @@ fn child() {
             replica: "replica".to_owned(),
             running: Vec::new(),
             last: None,
+            takes_name: true,
         });
         let replies = store.apply(vec![hello]).await.unwrap();
         let [Ok(Reply::Session(epoch, _))] = replies[..] else { panic!("{replies:?}") };

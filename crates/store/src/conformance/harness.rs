@@ -348,17 +348,17 @@ pub(super) fn open_session(worker: &str, instance: &str, running: Vec<(TaskId, F
         replica: "replica".to_owned(),
         running,
         last: None,
+        takes_name: true,
     })
 }
 
 pub(super) fn end_session(session: &WorkerRef) -> Command {
-    let message = "disconnected".to_owned();
     Command::EndSession(EndSession {
         namespace: namespace("n"),
         session: session.clone(),
         loss: Loss::Died,
         seen: None,
-        message,
+        message: "disconnected".to_owned(),
     })
 }
 

@@ -215,6 +215,26 @@ pub async fn worker_of_another_agent_resumes_nothing(t: &mut Harness) {
     assert!(resumed[0].live.is_none());
 }
 
+pub async fn names_stay_with_their_agent(t: &mut Harness) {
+    t.agent("a").await;
+    let open = |agent: &str, takes_name| {
+        let Change::OpenSession(open) = open_session("w", "process 2", Vec::new()) else { unreachable!() };
+        Change::OpenSession(OpenSession { agent: AgentName::new(agent).unwrap(), takes_name, ..open })
+    };
+    let taken = Refused::NameTaken(AgentName::new("a").unwrap());
+    let worker = t.hello("w").await;
+    assert_eq!(t.one(open("b", false)).await.unwrap_err(), taken);
+    t.one(end_session(&worker)).await.unwrap();
+    t.reopen().await;
+    assert_eq!(t.one(open("b", false)).await.unwrap_err(), taken, "its worker is away");
+    let Ok(Answer::Session(..)) = t.one(open("a", false)).await else { panic!("no session") };
+    // Its identity has this name.
+    let Ok(Answer::Session(epoch, _)) = t.one(open("b", true)).await else { panic!("no session") };
+    t.one(end_session(&session("w", epoch.0))).await.unwrap();
+    // No agent `b` exists, as after it was renamed: nothing is aimed at its workers.
+    let Ok(Answer::Session(..)) = t.one(open("c", false)).await else { panic!("no session") };
+}
+
 /// What an attempt has left on the disk of its worker is lost only with a process of that name that does not have it.
 pub async fn files_wait_for_the_disk_of_their_worker(t: &mut Harness) {
     t.agent("a").await;

@@ -73,6 +73,7 @@ fn hello(number: usize) -> Command {
         replica: "replica".to_owned(),
         running: Vec::new(),
         last: None,
+        takes_name: true,
     })
 }
 

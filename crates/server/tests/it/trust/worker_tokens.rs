@@ -12,7 +12,10 @@ use rota_testkit::{Backend, Cluster, Setup, tasks};
 const ECHO: &str = "namespaces/default/agents/echo";
 
 pub(super) async fn start_cluster(backend: Backend) -> Result<Cluster> {
-    let setup = Setup { token: Some("open sesame".to_owned()), ..Setup::new(backend) };
+    cluster_of(Setup { token: Some("open sesame".to_owned()), ..Setup::new(backend) }).await
+}
+
+async fn cluster_of(setup: Setup) -> Result<Cluster> {
     let cluster = Cluster::start_with(setup).await?;
     for agent in ["echo", "other"] {
         tasks::agent(cluster.client(), agent, tasks::script([]), &[]).await?;
@@ -89,4 +92,50 @@ async fn second_process_with_a_workers_token_is_refused() -> Result<()> {
     first.close().await;
     tasks::eventually("the place of the first", async || Ok(join(&client, second.clone()).await.is_ok()))
         .await
+}
+
+fn other() -> IssueWorkerTokenRequest {
+    IssueWorkerTokenRequest { agent: "namespaces/default/agents/other".to_owned(), ..Default::default() }
+}
+
+#[tokio::test]
+async fn names_stay_with_their_agent() -> Result<()> {
+    let mut setup = Setup { token: Some("open sesame".to_owned()), ..Setup::new(Backend::Memory) };
+    setup.timing.reconnect_grace = Duration::from_millis(100);
+    let cluster = cluster_of(setup).await?;
+    let (own, stranger) = (holder(&cluster, echo()).await?, holder(&cluster, other()).await?);
+    let one = join(&own, hello("echo", "one", 1)).await.map_err(anyhow::Error::msg)?;
+    one.close().await;
+    tasks::eventually("the end of its session", async || {
+        Ok(tasks::workers(cluster.client()).await?.is_empty())
+    })
+    .await?;
+    // Tasks may be aimed at it while it is away.
+    let taken = join(&stranger, hello("other", "one", 1)).await;
+    assert_eq!(taken.err().as_deref(), Some("WORKER_NAME_MISMATCH"));
+    // An admin gives the machine to another agent.
+    let moved = holder(&cluster, IssueWorkerTokenRequest { worker: "one".into(), ..other() }).await?;
+    let _one = join(&moved, hello("other", "one", 1)).await.map_err(anyhow::Error::msg)?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn worker_takes_its_name_from_another_agents() -> Result<()> {
+    let cluster = start_cluster(Backend::Memory).await?;
+    let stranger = holder(&cluster, other()).await?;
+    let mut stranger_as_one = join(&stranger, hello("other", "one", 1)).await.map_err(anyhow::Error::msg)?;
+    let named = holder(&cluster, IssueWorkerTokenRequest { worker: "one".into(), ..echo() }).await?;
+    let own = Hello { instance: "own".into(), ..hello("echo", "one", 1) };
+    let mut one = join(&named, own).await.map_err(anyhow::Error::msg)?;
+    let ended = stranger_as_one.session.end_status().await;
+    assert_eq!(reason(&ended).as_deref(), Some("WORKER_REPLACED"));
+    let again = join(&stranger, hello("other", "one", 1)).await;
+    assert_eq!(again.err().as_deref(), Some("WORKER_NAME_MISMATCH"));
+    let task = tasks::create(cluster.client(), tasks::task("echo")).await?;
+    assert_eq!(one.take().await?.task_id, task.uid);
+    // Of two workers that an admin has given the same name, the first keeps it while it is connected.
+    let both = holder(&cluster, IssueWorkerTokenRequest { worker: "one".into(), ..other() }).await?;
+    let second = join(&both, hello("other", "one", 1)).await;
+    assert_eq!(second.err().as_deref(), Some("WORKER_CONNECTED"));
+    Ok(())
 }

@@ -166,6 +166,7 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
                     .map(|(slot, fence)| (id(*slot), view.attempt_of(*slot, *fence).fence))
                     .collect(),
                 last: last.map(|old| view.session(*space, *name, old).epoch),
+                takes_name: true,
             })
         }
         Op::End { namespace: space, worker, old } => Command::EndSession(EndSession {
