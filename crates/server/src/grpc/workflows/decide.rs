@@ -26,14 +26,16 @@ impl Workflows {
         };
         let found = self.find("name", &request.name).await?;
         let step = self.step_named(&found, &request.step).await?;
-        // Only people have names.
+        // Only people have names. Issuers let them choose these, and give the subject.
         let by = caller.map(|caller| prefix(&caller.person.name, MAX_NAME));
+        let subject = caller.map(|caller| caller.person.subject.as_str());
         let comment = request.comment.as_str();
-        tracing::info!(workflow = %found.id, step = step.name, approves, by, comment, "deciding a step");
+        tracing::info!(workflow = %found.id, step = step.name, approves, by, subject, comment, "deciding a step");
         let mut output = serde_json::json!({ "approved": approves, "comment": comment });
         let mut message = if approves { "approved" } else { "rejected" }.to_owned();
         if let Some(by) = by {
             output["by"] = by.into();
+            output["bySubject"] = subject.into();
             message = format!("{message} by {by}");
         }
         if !comment.is_empty() {

@@ -42,6 +42,7 @@ impl Workflows {
             step = step.name,
             ?resolution,
             by,
+            subject = caller.map(|caller| caller.person.subject.as_str()),
             note = request.note,
             "resolving a failed compensation"
         );

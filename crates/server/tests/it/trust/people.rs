@@ -198,7 +198,8 @@ async fn developers_change_no_agent_by_answers() -> Result<()> {
 #[tokio::test]
 async fn approvals_name_the_person_who_decides() -> Result<()> {
     let (provider, cluster) = start().await?;
-    let developer = client(&cluster, provider.token(&json!({ "sub": "bob", "groups": ["developers"] }))?)?;
+    let claims = json!({ "sub": "bob", "groups": ["developers"], "preferred_username": "the boss" });
+    let developer = client(&cluster, provider.token(&claims)?)?;
     let steps = ["person", "token"].map(|name| json!({ "name": name, "approval": { "prompt": "go?" } }));
     let outputs = json!({ "all": "${{ [steps.person.result, steps.token.result] }}" });
     let spec = serde_json::from_value(json!({ "steps": steps, "outputs": outputs }))?;
@@ -207,7 +208,7 @@ async fn approvals_name_the_person_who_decides() -> Result<()> {
     let request = v1::CreateWorkflowRequest { parent, workflow: Some(workflow), ..Default::default() };
     let name = developer.create_workflow(request).await?.name;
     for (client, step, message) in
-        [(&developer, "person", "approved by bob: go"), (cluster.client(), "token", "approved: go")]
+        [(&developer, "person", "approved by the boss: go"), (cluster.client(), "token", "approved: go")]
     {
         let decide = v1::DecideStepRequest {
             name: name.clone(),
@@ -228,7 +229,8 @@ async fn approvals_name_the_person_who_decides() -> Result<()> {
         anyhow::Ok(found.status.unwrap_or_default())
     };
     tasks::eventually("the end", || async { Ok(status().await?.outputs.is_some()) }).await?;
-    let by_person = json!({ "approved": true, "comment": "go", "by": "bob" });
+    // A name can be chosen, a subject cannot.
+    let by_person = json!({ "approved": true, "comment": "go", "by": "the boss", "bySubject": "bob" });
     let expected = json!({ "all": [by_person, { "approved": true, "comment": "go" }] });
     assert_eq!(serde_json::to_value(status().await?.outputs)?, expected);
     Ok(())
