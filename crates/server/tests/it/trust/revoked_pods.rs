@@ -6,6 +6,9 @@ use rota_proto::v1::{self, TaskState};
 use rota_proto::worker::v1::{FetchPreviousResultRequest, Hello};
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, tasks};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::issuer::{Issuer, Key, OPERATOR};
 use super::oidc::{ECHO, announce, bearer, start_cluster};
@@ -177,5 +180,40 @@ async fn first_announcement_after_restart_limits_pods() -> Result<()> {
     single.session.end_status().await;
     let refused = join(&cluster, "single", 1).await.unwrap_err();
     assert_eq!(reason(&refused).as_deref(), Some("WORKER_NAME_MISMATCH"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn uploads_of_revoked_pods_end() -> Result<()> {
+    let key = Key::new("key", Algorithm::ES256)?;
+    let issuer = Issuer::start(&[&key]).await?;
+    let cluster = start_cluster(Backend::Memory, issuer.oidc()).await?;
+    let operator = bearer(&cluster, &key.sign(&issuer.account(OPERATOR))?)?;
+    agent_of_cluster(&operator, "echo").await?;
+    announce(&operator, ECHO, &[("one", "uid-1")]).await?;
+    let pod = bearer(&cluster, &key.sign(&issuer.pod("default", "one", "uid-1"))?)?;
+    let parent = || "namespaces/default".to_owned();
+    let part = |text: &'static str| v1::UploadPartsRequest { parent: parent(), data: text.into() };
+    let (parts, requests) = mpsc::unbounded_channel();
+    parts.send(part("first"))?;
+    let mut service = pod.artifact_service();
+    let upload = service.upload_parts(UnboundedReceiverStream::new(requests));
+    let revoked = async {
+        let digests = vec![Sha256::digest("first").to_vec()];
+        let first = v1::FindMissingPartsRequest { parent: parent(), digests, ..Default::default() };
+        tasks::eventually("the first part", async || {
+            let missing = cluster.client().artifact_service().find_missing_parts(first.clone()).await?;
+            Ok(missing.into_inner().digests.is_empty())
+        })
+        .await?;
+        announce(&operator, ECHO, &[]).await?;
+        parts.send(part("second"))?;
+        drop(parts);
+        anyhow::Ok(())
+    };
+    let (uploaded, revoked) = tokio::join!(upload, revoked);
+    revoked?;
+    let refused = uploaded.unwrap_err();
+    assert_eq!(rota_testkit::client::reason(&refused).as_deref(), Some("WORKER_NOT_ANNOUNCED"));
     Ok(())
 }
