@@ -265,6 +265,28 @@ async fn rules_of_a_released_question_are_kept_with_its_agent() -> Result<()> {
     Ok(())
 }
 
+/// The report by which a worker passes on that the agent has withdrawn its question, which no answer of a user precedes.
+#[tokio::test]
+async fn withdrawn_question_is_closed() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "by-hand", 1)).await?;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    worker.report(&assign, 1, vec![raw::question("q1")]);
+    tasks::until_state(client, &task.name, TaskState::InputRequired).await?;
+    let input = v1::TaskInput { request_id: "q1".to_owned(), ..Default::default() };
+    let withdrawn = v1::InputReceived { input_seq: 0, input: Some(input) };
+    let kind = Some(v1::event::Kind::InputReceived(withdrawn));
+    worker.report(&assign, 2, vec![v1::Event { kind, ..Default::default() }]);
+    let status = tasks::until_state(client, &task.name, TaskState::Running).await?.status.unwrap();
+    assert_eq!(status.pending_input, []);
+    let refused = send_input(client, &task.name, "q1", "left").await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("INPUT_REQUEST_NOT_FOUND"));
+    Ok(())
+}
+
 /// Returns a task that remembers, asks, and repeats what it remembers.
 fn asking(steps: impl IntoIterator<Item = Step>) -> v1::Task {
     let mut task = tasks::scripted("echo", steps);
