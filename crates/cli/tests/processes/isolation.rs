@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 
 use anyhow::Result;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rota_proto::v1::{self, TaskState, Workspace, WorkspaceMode};
 use rota_testkit::git_host::{self, GitHost};
 use rota_testkit::tasks;
@@ -348,5 +349,22 @@ async fn unconfined_attempts_open_what_their_worker_can() -> Result<()> {
     assert!(printed.ends_with(WORKS), "{printed}");
     let page = fixture.rota(&["workers", "open"]).await;
     assert!(page.out.contains("no: the worker was started with --unconfined"), "{}", page.out);
+    Ok(())
+}
+
+/// The programs do call what turns dumps off.
+#[tokio::test]
+async fn control_plane_and_worker_dump_no_core() -> Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_CORE)?;
+    // Inherited by what this test starts.
+    setrlimit(Resource::RLIMIT_CORE, most, most)?;
+    let fixture = Fixture::start(Graces::LONG).await?;
+    workload::agent(&fixture.client()?).await?;
+    let worker = fixture.worker(workload::AGENT, "one", 1).await?;
+    for process in [fixture.server(), &worker] {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.pid()))?;
+        let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size"));
+        assert_eq!(core.and_then(|values| values.split_whitespace().next()), Some("0"), "{limits}");
+    }
     Ok(())
 }
