@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::spending::Budget;
+use crate::target::ISOLATED;
 use crate::task::Limits;
 use crate::{AgentName, Namespace, Timestamp};
 
@@ -27,4 +28,11 @@ pub struct Agent {
     pub updated_at: Timestamp,
     /// Encoded `Agent` of the API without output-only fields; opaque to the core and the store.
     pub payload: Bytes,
+}
+
+impl Agent {
+    /// Whether its workers may have all of these capabilities. Which of them isolate their attempts is a property of each.
+    pub fn may_have<'a>(&self, words: impl IntoIterator<Item = &'a String>) -> bool {
+        words.into_iter().all(|word| word == ISOLATED || self.capabilities.contains(word))
+    }
 }

@@ -172,7 +172,7 @@ impl Demand {
                 };
                 let paused = |key: &AgentKey| self.breakers.admission(key) != Admission::Open || waits(key);
                 let fits = |name: &AgentName, known: &KnownAgent| match &route.target {
-                    Target::Capabilities(words) => words.is_subset(&known.agent.capabilities),
+                    Target::Capabilities(words) => known.agent.may_have(words),
                     target => target.agents().any(|agent| agent == name),
                 };
                 self.agents.best_match(route, fits, paused, now())

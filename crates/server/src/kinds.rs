@@ -14,7 +14,7 @@ use rota_proto::{names as n, reasons, v1};
 use rota_store::{Document, DocumentKey, DocumentKind, DocumentsPage};
 use tonic::Status;
 
-use crate::agents::{AgentRegistry, KnownAgent};
+use crate::agents::AgentRegistry;
 use crate::scheduler::Scheduler;
 use crate::store_client::StoreClient;
 use crate::wire::kind::{self as wire, AUTO};
@@ -230,7 +230,7 @@ impl Kinds {
         if spec.target.as_ref().is_none_or(|target| target.kind.is_none()) {
             spec.target = kind.target.filter(|target| match &target.kind {
                 Some(Target::Capabilities(set)) => {
-                    self.agents.find(namespace, |_, agent| has_all(agent, &set.capabilities)).is_some()
+                    self.agents.find(namespace, |_, known| known.agent.may_have(&set.capabilities)).is_some()
                 }
                 _ => true,
             });
@@ -265,7 +265,7 @@ impl Kinds {
         let find = |keeps: bool| {
             self.agents.find(namespace, |name, agent| {
                 let takes = match &target {
-                    CoreTarget::Capabilities(words) => words.is_subset(&agent.agent.capabilities),
+                    CoreTarget::Capabilities(words) => agent.agent.may_have(words),
                     CoreTarget::Worker(_) => of_worker.as_ref().is_none_or(|of| of == name),
                     target => target.agents().any(|of| of == name),
                 };
@@ -283,10 +283,6 @@ impl Kinds {
             (strict, _) => Ok(strict.is_some()),
         }
     }
-}
-
-fn has_all(agent: &KnownAgent, capabilities: &[String]) -> bool {
-    capabilities.iter().all(|word| agent.agent.capabilities.contains(word))
 }
 
 /// Keeps the label of a task's kind, which callers do not set and manifests do not have.

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
+use rota_core::target::ISOLATED;
 use rota_proto::v1::{self, Isolation, TaskState};
 use rota_proto::worker::v1::Hello;
 use rota_testkit::raw::{self, RawWorker};
@@ -123,6 +124,36 @@ async fn isolated_task_survives_restart_and_loss() -> Result<()> {
     another.succeed(&assign, 0, "done");
     assert!(another.result_ack().await?);
     assert_eq!(tasks::ended(&client, &own.name).await?.status.unwrap().state(), TaskState::Succeeded);
+    Ok(())
+}
+
+/// Attempts that are isolated from each other are a property of a worker. Pools start workers for such tasks all the same.
+#[tokio::test]
+async fn task_demands_workers_that_isolate() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &["code"]).await?;
+    let words = ["code", ISOLATED].map(str::to_owned).into();
+    let kind = v1::target::Kind::Capabilities(v1::CapabilitySet { capabilities: words });
+    let mut task = tasks::task("echo");
+    task.spec.get_or_insert_default().target = Some(v1::Target { kind: Some(kind) });
+    let mut open = RawWorker::join(client, raw::hello("echo", "open", 1)).await?;
+    let task = tasks::create(client, task).await?;
+    let explained = client.explain_task(v1::ExplainTaskRequest { name: task.name.clone() }).await?;
+    assert_eq!(explained.causes[0].code, "no_worker");
+    assert!(explained.summary.contains("capabilities code, isolated"), "{}", explained.summary);
+    wait_for_demand(&cluster, |now| now.demands.iter().any(|one| one.queued == 1)).await?;
+    // The other worker was free all the time.
+    let plain = tasks::create(client, tasks::task("echo")).await?;
+    assert_eq!(open.take().await?.task_id, plain.uid);
+
+    let hello = Hello { isolated: true, ..raw::hello("echo", "confined", 1) };
+    let mut confined = RawWorker::join(client, hello).await?;
+    let assign = confined.take().await?;
+    assert_eq!(assign.task_id, task.uid);
+    confined.succeed(&assign, 0, "done");
+    let status = tasks::ended(client, &task.name).await?.status.unwrap();
+    assert_eq!(status.state(), TaskState::Succeeded, "{status:?}");
     Ok(())
 }
 

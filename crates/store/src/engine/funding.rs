@@ -170,9 +170,8 @@ impl<B: Backend> Engine<B> {
         let behind = self.memory.agents.range(but.clone()..).map(|(key, _)| key);
         let new = self.write_set.agents.keys().filter(is_near);
         let known = before.take_while(is_near).chain(behind.take_while(is_near)).chain(new);
-        let fits = |key: &&AgentKey| {
-            *key != but && self.agent(key).is_some_and(|agent| words.is_subset(&agent.capabilities))
-        };
+        let fits =
+            |key: &&AgentKey| *key != but && self.agent(key).is_some_and(|agent| agent.may_have(words));
         known.filter(fits).map(|key| key.1.clone()).collect()
     }
 

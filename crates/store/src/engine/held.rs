@@ -87,8 +87,7 @@ impl<B: Backend> Engine<B> {
             }
             Target::Capabilities(wanted) => {
                 let agents = self.memory.agents.iter().filter(|(key, _)| key.0 == task.namespace);
-                let fit =
-                    agents.filter(|(_, agent)| wanted.iter().all(|one| agent.capabilities.contains(one)));
+                let fit = agents.filter(|(_, agent)| agent.may_have(wanted));
                 fit.map(|(key, _)| key.clone()).collect()
             }
         }
