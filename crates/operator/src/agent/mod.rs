@@ -57,8 +57,6 @@ use crate::kind::Guarded;
 use crate::pods::WorkerPods;
 use crate::task::Stores;
 
-/// Minimum interval between status writes that change counters only.
-const STATUS_INTERVAL: Duration = Duration::from_secs(5);
 /// Delay before a retry while no demand was received yet.
 const DEMAND_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// Duration of a failure after which the agent's conditions are unknown: a restart of the control plane takes less.
@@ -227,7 +225,7 @@ impl Agents {
         let input = StatusInput { pods: &pods, demand: &demand, hash, rejected, start_failure: failure };
         self.write_status(agent, state, &input, now).await?;
         self.report_start_failures(agent, name, state, &pods, failure).await?;
-        let delay = requeue::after(agent, state, &pods, &unknown, hash);
+        let delay = requeue::after(agent, state, self.status_interval(), &pods, &unknown, hash);
         Ok(Action::requeue(if rejected.is_some() { delay.min(REJECTION_RETRY_INTERVAL) } else { delay }))
     }
 

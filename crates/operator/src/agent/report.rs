@@ -1,5 +1,7 @@
 //! What is shown of an agent's pool: its status, and why workers do not start, for the tasks that wait for them.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use kube::runtime::events::EventType;
 use rota_core::text::prefix;
@@ -12,7 +14,7 @@ use super::start_failure::StartFailure;
 use super::state::AgentState;
 use super::status::MAX_MESSAGE_BYTES;
 use super::status::{self, StatusInput};
-use super::{Agents, STATUS_INTERVAL};
+use super::{Agents, requeue};
 use crate::error::ReconcileError;
 
 /// Tasks with workers of their own that are reported, as many as the control plane accepts.
@@ -32,6 +34,11 @@ impl Agents {
         failure.or_else(|| state.history.disconnected(pods, &self.context.options.workers.endpoint))
     }
 
+    /// Returns the minimum interval between status writes that change counters only.
+    pub(super) fn status_interval(&self) -> Duration {
+        requeue::status_interval(self.states.lock().len())
+    }
+
     /// Writes the status, if it is due.
     pub(super) async fn write_status(
         &self,
@@ -44,7 +51,7 @@ impl Agents {
         built.last_failure = status::last_failure(agent, state.last_failure.as_ref(), now);
         built.accepted_spec = state.accepted.text();
         let old = state.partial_status.as_ref().or(agent.status.as_ref());
-        let recent = state.status_written.is_some_and(|at| at.elapsed() < STATUS_INTERVAL);
+        let recent = state.status_written.is_some_and(|at| at.elapsed() < self.status_interval());
         if old != Some(&built) && (!recent || status::differs_beyond_counters(old, &built)) {
             let complete = self.context.write_status::<Agent>("agent", &agent.metadata, &built).await?;
             state.partial_status = (!complete).then_some(built);

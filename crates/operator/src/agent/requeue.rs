@@ -6,10 +6,13 @@ use rota_core::scaling::{DEFAULT_IDLE_TIMEOUT, REPLACE_AFTER};
 use rota_crds::resource::Agent;
 use tokio::time::Instant;
 
-use super::STATUS_INTERVAL;
 use super::dereference::WorkerPod;
 use super::state::AgentState;
 
+/// Minimum interval between status writes of an agent that change counters only.
+const STATUS_INTERVAL: Duration = Duration::from_secs(5);
+/// The same between those of any two agents, on average, if all of them change all the time.
+const STATUS_SPACING: Duration = Duration::from_millis(20);
 /// Interval at which an agent is reconciled without a trigger, in case one was lost.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(300);
 /// The same while workers are expected to join.
@@ -19,17 +22,23 @@ const ENDED_CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// Delay after an idle timeout at which it has surely expired.
 const IDLE_TIMEOUT_SLACK: Duration = Duration::from_millis(50);
 
+/// Returns the minimum interval between status writes of an agent that change counters only, in an installation with so many agents.
+pub(super) fn status_interval(agents: usize) -> Duration {
+    STATUS_INTERVAL.max(STATUS_SPACING * u32::try_from(agents).unwrap_or(u32::MAX))
+}
+
 /// Returns when time alone may have changed something. `unknown` are the pods without a record of their creation.
 pub(super) fn after(
     agent: &Agent,
     state: &AgentState,
+    status_interval: Duration,
     pods: &[WorkerPod],
     unknown: &[WorkerPod],
     hash: &str,
 ) -> Duration {
     let mut delay = RESYNC_INTERVAL;
-    if state.status_written.is_some_and(|at| at.elapsed() < STATUS_INTERVAL) {
-        delay = delay.min(STATUS_INTERVAL);
+    if state.status_written.is_some_and(|at| at.elapsed() < status_interval) {
+        delay = delay.min(status_interval);
     }
     let start_delay = state.start_delay(hash, Instant::now());
     for paused in [start_delay, state.next_isolated_start(Instant::now())] {
@@ -64,6 +73,13 @@ mod tests {
     use super::super::origin::Origin;
     use super::*;
 
+    #[test]
+    fn counters_of_many_agents_are_written_less() {
+        for (agents, seconds) in [(1, 5), (100, 5), (1000, 20), (10_000, 200)] {
+            assert_eq!(status_interval(agents), Duration::from_secs(seconds), "{agents} agents");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn kept_unknown_pods_are_looked_at() {
         let agent = "{apiVersion: rota.dev/v1alpha1, kind: Agent, metadata: {name: coder, namespace: team},
@@ -76,7 +92,11 @@ mod tests {
             (unknown(PodLifecycle::Starting), JOIN_CHECK_INTERVAL),
             (unknown(PodLifecycle::Terminating), RESYNC_INTERVAL),
         ] {
-            assert_eq!(after(&agent, &state, &[], &unknown, "hash"), expected, "{unknown:?}");
+            assert_eq!(
+                after(&agent, &state, STATUS_INTERVAL, &[], &unknown, "hash"),
+                expected,
+                "{unknown:?}"
+            );
         }
     }
 }
