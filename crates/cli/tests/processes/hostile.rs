@@ -19,9 +19,9 @@ use crate::{Fixture, Graces};
 const SESSION: &str = "/rota.worker.v1.WorkerService/Session";
 const SIGN_IN: &str = "/rota.v1.AdminService/RedeemSignInCode";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
-/// Upper bound on the time until all silent connections are closed: each may be silent for ten seconds (`Limits::first_call`), and the
-/// same again is slack.
-const MAX_SILENCE: Duration = Duration::from_secs(20);
+/// Upper bound on the time until all silent connections are closed: each may be silent for ten seconds (`Limits::first_call`), and half
+/// as much is slack.
+const MAX_SILENCE: Duration = Duration::from_secs(15);
 /// Growth of the control plane's memory that no single input exceeds.
 pub(crate) const MAX_GROWTH_MIB: u64 = 96;
 
