@@ -1,5 +1,6 @@
 //! Memory of a control plane under hostile inputs. Prints what each has cost; `docs/limits.md` has the numbers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -112,8 +113,13 @@ async fn memory_is_bounded_under_hostile_inputs() -> Result<()> {
     meter.note("32 questions of 256 KiB, listed by 20 callers at the same time")?;
     logs(&client, &mut worker).await?;
     meter.note("a log of 24 MiB, followed by 10 callers from its start")?;
+    reports(&client, &mut worker).await?;
+    meter.note("2 reports of a worker with 87,000 outputs each, in nearly 2 MiB")?;
     results(&client, &of_worker, &mut worker).await?;
     meter.note("20 results of 256 KiB that a task needs, each fetched by 10 callers at the same time")?;
+    let read = tokio::time::timeout(tasks::WAIT_TIMEOUT, feeds(&client)).await;
+    meter.note("100 feeds that are not read while 24 tasks with prompts of 1,000 KiB are created")?;
+    read.context("a feed does not continue")??;
     println!("| input | peak before | peak after |\n| --- | --- | --- |\n{}", meter.table);
     Ok(())
 }
@@ -163,6 +169,46 @@ async fn logs(client: &Client, worker: &mut RawWorker) -> Result<()> {
     ensure!(task.status.unwrap_or_default().state() == TaskState::Succeeded);
     for log in join_all((0..10).map(|_| tasks::log(client, &task.name))).await {
         ensure!(tasks::outputs(&log?).len() == 400, "the log is not whole");
+    }
+    Ok(())
+}
+
+/// Lets a task report as many elements as a message may have, and nearly as many bytes.
+async fn reports(client: &Client, worker: &mut RawWorker) -> Result<()> {
+    const OUTPUTS: usize = 87_000;
+    let task = tasks::create(client, tasks::task("echo")).await?;
+    let assign = worker.take().await?;
+    let events = vec![output("0123456789abc"); OUTPUTS];
+    let last = 2 * i64::try_from(OUTPUTS)?;
+    for first in [1, last / 2 + 1] {
+        worker.report(&assign, first, events.clone());
+    }
+    worker.succeed(&assign, last, "done");
+    let status = tasks::ended(client, &task.name).await?.status.unwrap_or_default();
+    ensure!(status.state() == TaskState::Succeeded, "{status:?}");
+    Ok(())
+}
+
+/// Opens feeds and reads no more than their beginnings while large tasks are created, then reads one of them on.
+async fn feeds(client: &Client) -> Result<()> {
+    const TASKS: usize = 24;
+    let parent = rota_proto::names::namespace(tasks::NAMESPACE);
+    let mut feeds = Vec::new();
+    for _ in 0..100 {
+        let request = v1::WatchTasksRequest { parent: parent.clone(), ..Default::default() };
+        let mut feed = client.tasks().watch_tasks(request).await?.into_inner();
+        feed.message().await?.context("a feed has ended")?;
+        feeds.push(feed);
+    }
+    for _ in 0..TASKS {
+        let mut task = tasks::task("absent");
+        task.spec.get_or_insert_default().prompt = "x".repeat(1000 << 10);
+        tasks::create(client, task).await?;
+    }
+    let mut seen = BTreeSet::new();
+    while seen.len() < TASKS {
+        let message = feeds[0].message().await?.context("a feed has ended")?;
+        seen.extend(message.task.map(|task| task.name));
     }
     Ok(())
 }
