@@ -178,4 +178,18 @@ mod tests {
         );
         assert_eq!(pods.by_agent.lock().len(), 2, "agents without pods are forgotten");
     }
+
+    /// What is looked at for an agent is its own, however many pods there are.
+    #[test]
+    fn pods_of_other_agents_cost_nothing() {
+        for total in [100, 10_000] {
+            let (pods, mut writer) = WorkerPods::new();
+            for number in 0..total {
+                let agent = format!("agent-{}", number / 10);
+                pods.apply(&mut writer, pod(&agent, &format!("pod-{number}")));
+            }
+            let looked_at = pods.by_agent.lock()[&ObjectRef::new("agent-7").within("team")].len();
+            assert_eq!((looked_at, names(&pods, "agent-7").len()), (10, 10), "of {total} pods");
+        }
+    }
 }
