@@ -17,7 +17,7 @@ spec:
   environment: {ANTHROPIC_BASE_URL: 'http://model:8787'}
   secrets: [{name: ANTHROPIC_API_KEY, secretName: model-key, key: key}]
   maxReplicas: 1
-  idleTimeout: 1s
+  idleTimeout: 5m
   defaultLimits: {timeout: 5m, maxTurns: 12, budgetUsd: '0.25'}
 ";
 
@@ -45,6 +45,9 @@ async fn claude_completes_a_task() {
     space.apply(AGENT).await;
     space.apply(TASK).await;
     space.wait("task/letter", "condition=Complete", "300s").await;
+
+    // Its worker is still there. It runs without root, so that the kernel confines its attempts.
+    space.wait("agent/claude", "condition=Isolated", "60s").await;
 
     let status = space.get("task letter").await["status"].take();
     assert_eq!(status["attempt"], 1, "{status}");
