@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rota_proto::v1::{self, TaskState, script_step::Kind as Step};
-use rota_proto::worker::v1::{Hello, resume_attempt};
+use rota_proto::worker::v1::session_request::Kind as Outgoing;
+use rota_proto::worker::v1::{Hello, WorkerHeartbeat, resume_attempt};
 use rota_store::{Command, OpenSession};
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, Proxy, Setup, WorkerHandle, history, output, tasks};
@@ -338,4 +339,24 @@ async fn worker_with_taken_name_exits() -> Result<()> {
     assert!(tasks::notices(&tasks::log(client, &task.name).await?).is_empty());
     second.drain().await?;
     history::check(client, true).await?.check()
+}
+
+#[tokio::test]
+async fn workers_show_cpu_and_memory() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    // It sends no heartbeats but these.
+    let worker = RawWorker::join_silent(client, raw::hello("echo", "one", 1)).await?;
+    let sent_and_shown =
+        [((0.25, 3 << 30), (0.25, 3 << 30)), ((f64::NAN, -1), (0.0, 0)), ((7.0, 1), (1.0, 1))];
+    for ((cpu, memory_bytes), shown) in sent_and_shown {
+        tasks::eventually("what the worker has sent", async || {
+            worker.send(Outgoing::Heartbeat(WorkerHeartbeat { cpu, memory_bytes }));
+            let workers = tasks::workers(client).await?;
+            Ok(workers.iter().any(|one| (one.cpu, one.memory_bytes) == shown))
+        })
+        .await?;
+    }
+    Ok(())
 }

@@ -60,7 +60,7 @@ fn pod_follows_the_agents_template() {
     let agent = agent(
             "{runtime: {scripted: {}}, secrets: [{name: KEY, secretName: model, key: k}],
               pod: {image: 'mine:2', imagePullPolicy: Never, labels: {team: x, rota.dev/agent: evil},
-                    nodeSelector: {a: b}, tolerations: [{key: gpu, operator: Exists}],
+                    nodeSelector: {a: b}, tolerations: [{key: gpu, operator: Exists}], runtimeClassName: gvisor,
                     resources: {limits: {memory: 1Gi}}, terminationGracePeriod: 30s,
                     volumes: [{name: cache, emptyDir: {}}], volumeMounts: [{name: cache, mountPath: /cache}]}}",
         );
@@ -73,6 +73,7 @@ fn pod_follows_the_agents_template() {
     let arguments = container.args.clone().unwrap().join(" ");
     assert!(arguments.contains("--drain-timeout 15s --secrets-dir"), "{arguments}");
     assert!(arguments.ends_with("--allow-write /cache"), "attempts may use it: {arguments}");
+    assert_eq!(spec.runtime_class_name.as_deref(), Some("gvisor"));
     assert_eq!(spec.tolerations.unwrap().len(), 1);
     assert_eq!(spec.volumes.unwrap().len(), 7);
 }

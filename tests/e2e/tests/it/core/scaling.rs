@@ -1,4 +1,4 @@
-//! Pools that scale from zero to their maximum and back.
+//! Pools that scale from zero to their maximum and back, and pools with a worker to spare.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -55,4 +55,51 @@ spec: {{agent: actor, runtime: {{scripted: {{steps: [{{delay: 1500ms}}, {{succee
         .await
         .success();
     assert_eq!(published, "", "{events}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e"]
+async fn spare_worker_takes_tasks_in_their_order() {
+    let space = Space::new("spare").await;
+    let agent = "apiVersion: rota.dev/v1alpha1
+kind: Agent
+metadata: {name: actor}
+spec: {runtime: {scripted: {}}, maxReplicas: 1, spareWorkers: 1, idleTimeout: 1s, overrides: All}
+";
+    space.apply(agent).await;
+    let idle = async || {
+        until("an idle worker", TEST_TIMEOUT, async || {
+            let status = space.get("agent actor").await["status"].take();
+            (status["idleWorkers"] == 1 && status["readyWorkers"] == 1).then_some(())
+        })
+        .await;
+    };
+    idle().await;
+
+    // The one that needs the other comes first.
+    let task = |name: &str, more: &str| {
+        format!(
+            "apiVersion: rota.dev/v1alpha1
+kind: Task
+metadata: {{name: {name}}}
+spec: {{agent: actor, runtime: {{scripted: {{steps: [{{delay: 1500ms}}, {{succeed: done}}]}}}}{more}}}
+"
+        )
+    };
+    space.apply(&task("second", ", dependsOn: [{task: first}]")).await;
+    until("the task waits for the other", TEST_TIMEOUT, async || {
+        (space.field("task/second", ".status.phase").await == "Pending").then_some(())
+    })
+    .await;
+    space.apply(&task("first", "")).await;
+    space.wait("tasks.rota.dev --all", "condition=Complete", "300s").await;
+    let time = async |name: &str, field: &str| {
+        space.field(&format!("task/{name}"), &format!(".status.{field}")).await
+    };
+    let (ended, started) = (time("first", "completionTime").await, time("second", "startTime").await);
+    assert!(!ended.is_empty() && ended <= started, "{ended} and {started}");
+
+    // It stays when nothing is left to do.
+    idle().await;
+    assert_eq!(space.pods.all().len(), 1, "{}", space.pods.history());
 }
