@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use kube::ResourceExt;
 use rota_e2e::{Control, RELEASE, Space, run, until};
 use serde_json::Value;
 
@@ -306,12 +307,33 @@ async fn owners_change_while_200_tasks_run() {
         let of = |wanted: &str| states.iter().filter(|state| *state == wanted).count();
         assert_eq!((of("Running"), of("Succeeded")), (1, 1), "{task}: {states:?}");
     }
+    classes_are_apart(&space).await;
     drop(installed);
 }
 
-/// Lists the tasks of the namespace that have succeeded, as the control plane has them.
-async fn succeeded(space: &Space) -> usize {
-    let control = Control::connect_to(&space.name, SECOND).await;
+/// Objects without a class, in the same namespace, are those of the first release and of it alone, and it has no others.
+async fn classes_are_apart(space: &Space) {
+    let plain = "apiVersion: rota.dev/v1alpha1
+kind: Agent
+metadata: {name: plain}
+spec: {runtime: {command: {shell: 'echo done'}}, maxReplicas: 1}
+---
+apiVersion: rota.dev/v1alpha1
+kind: Task
+metadata: {name: plain}
+spec: {agent: plain}
+";
+    space.apply(plain).await;
+    space.wait("tasks.rota.dev/plain", "condition=Complete", "180s").await;
+    assert_eq!(succeeded(space, &Control::connect().await).await, 1);
+    assert_eq!(succeeded(space, &Control::connect_to(&space.name, SECOND).await).await, TASKS);
+    let worker = space.field("task/plain", ".status.worker").await;
+    let class = space.pods.all().into_iter().find(|pod| pod.name_any() == worker);
+    assert!(class.is_some_and(|pod| !pod.labels().contains_key("rota.dev/class")), "{worker}");
+}
+
+/// Counts the tasks of the namespace that have succeeded, as a control plane has them.
+async fn succeeded(space: &Space, control: &Control) -> usize {
     let line = format!("get tasks --namespace {} -o json", space.name);
     let listed: Value = serde_json::from_str(&control.rota(&line).await.success()).unwrap();
     let all = listed["tasks"].as_array().cloned().unwrap_or_default();
@@ -373,6 +395,6 @@ spec: {{agent: quick}}
 
     space.apply(&task("after")).await;
     space.wait("tasks.rota.dev/after", "condition=Complete", "180s").await;
-    assert_eq!(succeeded(&space).await, 2);
+    assert_eq!(succeeded(&space, &Control::connect_to(own, SECOND).await).await, 2);
     drop(installed);
 }
