@@ -334,7 +334,7 @@ spec: {agent: plain}
 
 /// Counts the tasks of the namespace that have succeeded, as a control plane has them.
 async fn succeeded(space: &Space, control: &Control) -> usize {
-    let line = format!("get tasks --namespace {} -o json", space.name);
+    let line = format!("get tasks --limit 500 --namespace {} -o json", space.name);
     let listed: Value = serde_json::from_str(&control.rota(&line).await.success()).unwrap();
     let all = listed["tasks"].as_array().cloned().unwrap_or_default();
     all.iter().filter(|task| task["status"]["state"] == "TASK_STATE_SUCCEEDED").count()
