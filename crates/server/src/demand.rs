@@ -198,7 +198,7 @@ impl Demand {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use prometheus_client::metrics::counter::Counter;
     use rota_core::Epoch;
     use rota_core::agent::Agent;
@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use crate::scheduler::WorkerEntry;
 
-    fn demand() -> Demand {
+    pub(crate) fn demand() -> Demand {
         let scheduler = Arc::new(Scheduler::new(Counter::default()));
         let agents = Arc::new(AgentRegistry::default());
         let policy = Policy { failures: 1, cooldown: Duration::ZERO };
@@ -219,7 +219,7 @@ mod tests {
         Demand::new(scheduler, agents, Arc::new(breakers))
     }
 
-    fn register(demand: &Demand, worker: usize) {
+    pub(crate) fn register(demand: &Demand, worker: usize) {
         let profile = Profile {
             namespace: Namespace::new("n").unwrap(),
             worker: WorkerName::new(&format!("worker-{worker}")).unwrap(),

@@ -224,3 +224,57 @@ pub(super) fn watch(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demand::tests::{demand, register};
+
+    /// Each call is that of a watcher, which compares the message with its last one.
+    #[tokio::test(start_paused = true)]
+    async fn watchers_share_one_message() {
+        let (demand, messages) = (demand(), DemandMessages::default());
+        let [ours, theirs] = ["n", "other"].map(|name| Namespace::new(name).unwrap());
+        register(&demand, 1);
+        let snapshot = demand.snapshot().await;
+        let first = messages.of(&demand, &snapshot, Some(&ours));
+        assert_eq!((first.demands.len(), first.demands[0].workers.len()), (1, 1));
+        assert!(
+            Arc::ptr_eq(&first, &messages.of(&demand, &snapshot, Some(&ours))),
+            "the second made its own"
+        );
+        let other = messages.of(&demand, &snapshot, Some(&theirs));
+        assert_eq!(other.demands, [], "the namespace has no workers");
+        assert_eq!(messages.of(&demand, &snapshot, None).demands, first.demands);
+
+        // A newer state without other demand: nothing is to be sent.
+        demand.scheduler.demand_changed();
+        let same = demand.snapshot().await;
+        assert!(same.view.version > snapshot.view.version);
+        assert!(Arc::ptr_eq(&first, &messages.of(&demand, &same, Some(&ours))), "nothing has changed");
+
+        register(&demand, 2);
+        let changed = demand.snapshot().await;
+        let second = messages.of(&demand, &changed, Some(&ours));
+        assert_eq!(second.demands[0].workers.len(), 2);
+        assert!(Arc::ptr_eq(&second, &messages.of(&demand, &changed, Some(&ours))));
+        // A watcher whose snapshot is older gets the newest message, and makes none again.
+        assert!(Arc::ptr_eq(&second, &messages.of(&demand, &snapshot, Some(&ours))));
+        assert!(Arc::ptr_eq(&other, &messages.of(&demand, &changed, Some(&theirs))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_without_watchers_are_dropped() {
+        let (demand, messages) = (demand(), DemandMessages::default());
+        let snapshot = demand.snapshot().await;
+        let held = messages.of(&demand, &snapshot, None);
+        for number in 0..100 {
+            messages.of(&demand, &snapshot, Some(&Namespace::new(&format!("n-{number}")).unwrap()));
+        }
+        register(&demand, 1);
+        let changed = demand.snapshot().await;
+        messages.of(&demand, &changed, Some(&Namespace::new("n").unwrap()));
+        assert_eq!(messages.0.lock().len(), 2, "that of the watcher, and the new one");
+        assert_eq!(held.demands, []);
+    }
+}
