@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures::future::{join_all, try_join_all};
+use futures::{SinkExt, StreamExt};
 use rota_client::Client;
+use rota_proto::v1::script_step::Kind as Step;
 use rota_proto::v1::{self, TaskState};
 use rota_proto::worker::v1::session_request::Kind as Outgoing;
 use rota_proto::worker::v1::{FetchPreviousResultRequest, Report};
@@ -14,9 +16,14 @@ use rota_testkit::tasks;
 use rota_testkit::wire::{Field1, Field4, begin, call};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::{Fixture, Graces};
 
+const SUBSCRIBE: &str =
+    r#"{"type":"subscribe","id":"t","channel":"tasks","parent":"namespaces/default","snapshot":false}"#;
 const SESSION: &str = "/rota.worker.v1.WorkerService/Session";
 const SIGN_IN: &str = "/rota.v1.AdminService/RedeemSignInCode";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
@@ -120,8 +127,46 @@ async fn memory_is_bounded_under_hostile_inputs() -> Result<()> {
     let read = tokio::time::timeout(tasks::WAIT_TIMEOUT, feeds(&client)).await;
     meter.note("100 feeds that are not read while 24 tasks with prompts of 1,000 KiB are created")?;
     read.context("a feed does not continue")??;
+    let sockets = late_sockets(&fixture, &client).await?;
+    meter.note("50 WebSockets that read nothing of 200 changes of 64 KiB")?;
+    try_join_all(sockets.into_iter().map(next_text)).await.context("a client was sent no change")?;
     println!("| input | peak before | peak after |\n| --- | --- | --- |\n{}", meter.table);
     Ok(())
+}
+
+/// Opens WebSockets that follow all tasks, and creates more than the network takes for a client that reads nothing.
+async fn late_sockets(fixture: &Fixture, client: &Client) -> Result<Vec<WebSocketStream<TcpStream>>> {
+    let token = std::fs::read_to_string(fixture.dir().join("token"))?;
+    let open = async |_: usize| {
+        let mut request = format!("ws://{}/api/v1/ws", fixture.addr()).into_client_request()?;
+        request.headers_mut().insert("authorization", format!("Bearer {}", token.trim()).parse()?);
+        let stream = TcpStream::connect(fixture.addr()).await?;
+        let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await?;
+        socket.send(Message::text(SUBSCRIBE)).await?;
+        let (subscribed, socket) = next_text(socket).await?;
+        ensure!(subscribed.contains("\"subscribed\""), "{subscribed}");
+        // The position from which changes follow.
+        let (position, socket) = next_text(socket).await?;
+        ensure!(position.contains("\"position\""), "{position}");
+        anyhow::Ok(socket)
+    };
+    let sockets = try_join_all((0..50).map(open)).await?;
+    for _ in 0..200 {
+        let task = tasks::scripted("missing", [Step::Output("x".repeat(64 << 10))]);
+        tasks::create(client, task).await?;
+    }
+    Ok(sockets)
+}
+
+/// Returns the next message of a WebSocket, and the rest of them.
+async fn next_text(mut socket: WebSocketStream<TcpStream>) -> Result<(String, WebSocketStream<TcpStream>)> {
+    loop {
+        match socket.next().await.context("the connection has ended")?? {
+            Message::Text(text) => return Ok((text.as_str().to_owned(), socket)),
+            Message::Close(frame) => bail!("the connection was ended: {frame:?}"),
+            _ => {}
+        }
+    }
 }
 
 /// Lets a task ask as much as it may, lists it many times, and cancels it.

@@ -1,5 +1,7 @@
 //! Feeds and commands over one WebSocket, with a plain client.
 
+mod feeds;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -341,32 +343,6 @@ async fn hostile_clients_are_bounded() -> Result<()> {
     assert_eq!(socket.close_code().await?, 1001);
     ensure!(cluster.ended().await.is_some_and(|ended| ended.is_ok()));
     Ok(())
-}
-
-#[tokio::test]
-async fn client_that_reads_late_misses_nothing() -> Result<()> {
-    let cluster = cluster().await?;
-    let mut socket = connect(&cluster, &[OFFER]).await?;
-    socket.subscribe("t", "tasks", json!({})).await?;
-    // More than the network takes for a client that reads nothing.
-    let large = |number: usize| rota_proto::v1::Task {
-        labels: [("rota.test/number".to_owned(), number.to_string())].into(),
-        ..tasks::scripted("missing", [Step::Output("x".repeat(64 << 10))])
-    };
-    let mut last = String::new();
-    for number in 0..200 {
-        last = tasks::create(cluster.client(), large(number)).await?.name;
-    }
-    tasks::cancel(cluster.client(), &last).await?;
-    // Either all changes come, or a notice that some were left out, and everything that exists.
-    loop {
-        let message = socket.next().await?.ok().context("the connection has ended")?;
-        let items = message["items"].as_array().into_iter().flatten();
-        let mut tasks = items.chain(message.get("task"));
-        if tasks.any(|task| task["name"] == last && task["status"]["state"] == "TASK_STATE_CANCELLED") {
-            return Ok(());
-        }
-    }
 }
 
 /// A connection that is over for the server may last as long as its client likes, and the next owner waits for the store.
