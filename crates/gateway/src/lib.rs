@@ -21,7 +21,8 @@
 //!
 //! # How to add a call
 //!
-//! Give its method in the `.proto` file a `google.api.http` option. `cargo xtask docs` updates the OpenAPI document.
+//! Give its method in the `.proto` file a `google.api.http` option, and name it in `openapi/statuses.rs` if it may answer 409 or 429.
+//! `cargo xtask docs` updates the OpenAPI document.
 //! The rules of the JSON form are those of protobuf (<https://protobuf.dev/programming-guides/json/>).
 
 mod call;

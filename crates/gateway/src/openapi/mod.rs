@@ -2,6 +2,7 @@
 
 mod comments;
 mod schema;
+mod statuses;
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::{Map, Value, json};
@@ -47,6 +48,7 @@ pub fn document() -> Result<Value, Error> {
         "paths": paths,
         "components": {
             "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+            "responses": statuses::components(),
             "schemas": schemas.finish(),
         },
     }))
@@ -142,25 +144,9 @@ fn operation(route: &Route, id: String, comments: &Comments, schemas: &mut Schem
         "tags": [service.name().strip_suffix("Service").unwrap_or(service.name())],
         "description": comments.of_method(call),
         "parameters": parameters,
-        "responses": {
-            "200": { "description": "Success.", "content": content(route, schemas) },
-            "default": {
-                "description": "Failure.",
-                "content": { "application/json": { "schema": { "$ref": "#/components/schemas/google.rpc.Status" } } },
-            },
-        },
+        "responses": statuses::of(route),
     });
-    let errors = [
-        (etag::has(&input) && route.method != http::Method::GET, "412", "The record has another etag."),
-        (
-            etag::is_of_all(&call.output()) && route.method == http::Method::GET,
-            "304",
-            "The caller has the record.",
-        ),
-    ];
-    for (_, code, description) in errors.iter().filter(|(is_possible, ..)| *is_possible) {
-        operation["responses"][code] = json!({ "description": description });
-    }
+    operation["responses"]["200"] = json!({ "description": "Success.", "content": content(route, schemas) });
     if etag::has(&call.output()) {
         let header = json!({ "schema": { "type": "string" }, "description": "The field `etag`, in quotes." });
         operation["responses"]["200"]["headers"] = json!({ "ETag": header });
