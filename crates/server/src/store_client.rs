@@ -16,7 +16,7 @@ use rota_core::task::{self, Event, Task};
 use rota_core::{Epoch, Namespace, TaskId, Timestamp};
 use rota_store::{
     AccountKey, Budget, Claim, Command, CoolDownEnd, CredentialKey, EndSession, Error, OpenSession, Prune,
-    PutAgent, Refused, Reply, Resumed, Store, StoreSpace,
+    PutAgent, Refused, Reply, Resumed, Store, StoreSpace, Tick,
 };
 use tokio::time::Instant;
 use tonic::Status;
@@ -237,8 +237,8 @@ impl StoreClient {
     }
 
     /// Lets tasks that were due at a time look at the clock. Returns how many were.
-    pub(crate) async fn tick(&self, limit: usize, at: Timestamp) -> Result<usize, Status> {
-        expect_reply!(self.one(Command::Tick { limit, at: Some(at) }).await?, Reply::Ticked(count) => count)
+    pub(crate) async fn tick(&self, tick: Tick) -> Result<usize, Status> {
+        expect_reply!(self.one(Command::Tick(tick)).await?, Reply::Ticked(count) => count)
     }
 
     /// Moves the deadlines of attempts after the clock jumped forward by more than the time that passed.

@@ -93,7 +93,7 @@ macro_rules! conformance {
                 names_stay_with_their_agent
             }
             timers {
-                start_time_delays_a_task queue_timeout_fails_a_task queue_timeout_counts_no_outage retry_becomes_due unaccepted_assignment_is_requeued total_timeout_fails_a_task
+                start_time_delays_a_task queue_timeout_fails_a_task queue_timeout_counts_no_outage retry_becomes_due unaccepted_assignment_is_requeued assignment_waits_for_the_lease_of_its_worker total_timeout_fails_a_task
                 start_judges_no_absent_worker clock_jump_moves_deadlines_on_workers clock_jump_takes_several_commits next_deadline_is_published tick_respects_its_limit
             }
             follow_ups {

@@ -63,6 +63,7 @@ mod space;
 #[cfg(test)]
 mod stored_fields;
 mod thread;
+mod tick;
 pub mod transfer;
 mod workflow_filter;
 mod workflow_new;
@@ -108,6 +109,7 @@ pub use sealed::{Reseal, SealedSecrets};
 pub use snapshot::{DamagedObject, OnWorker, Snapshot};
 pub use space::StoreSpace;
 pub use thread::Thread;
+pub use tick::Tick;
 pub use workflow_filter::WorkflowFilter;
 pub use workflow_new::{AddStep, CreateWorkflow, Need, NewStep};
 pub use workflows::{

@@ -17,7 +17,7 @@ use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, 
 use serde::{Deserialize, Serialize};
 
 pub use self::sessions::{EndSession, OpenSession, Session};
-use crate::{Document, DocumentKey, Expected, Given, PutDocument, Reseal, ScopedId, WorkflowCommand};
+use crate::{Document, DocumentKey, Expected, Given, PutDocument, Reseal, ScopedId, Tick, WorkflowCommand};
 
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -31,12 +31,8 @@ pub enum Command {
     },
     /// Assign ready tasks to a worker.
     Claim(Claim),
-    /// Apply the deadlines that have passed, at most so many.
-    Tick {
-        limit: usize,
-        /// The time of the clock when the caller last saw that it had not jumped; nothing later is judged.
-        at: Option<Timestamp>,
-    },
+    /// Apply deadlines that have passed.
+    Tick(Tick),
     /// The clock jumped forward by more than the time that passed, as after a suspend: deadlines of tasks on workers move with
     /// it.
     ClockJumped {

@@ -174,7 +174,7 @@ fn raised_queue_timeout_saves_tasks_not_reached_yet() {
     run(&mut engine, vec![put_agent(1000)]);
     assert!(timeouts(&mut engine).contains(&10));
     let later = Timestamp(LATER.0 + 20_000_000);
-    engine.run(vec![Command::Tick { limit: 5000, at: None }], later).unwrap();
+    engine.run(vec![Command::tick(5000)], later).unwrap();
     settle(&mut engine);
     assert!((0..2000).all(|number| find(&mut engine, number).unwrap().state == State::Queued));
 }

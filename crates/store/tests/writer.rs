@@ -27,7 +27,7 @@ async fn commit_stream_ends_when_writer_panics() {
     let engine = Engine::new(memory.clone(), 1).unwrap();
     let store = SingleWriterStore::start(engine, memory, Arc::new(clock)).unwrap();
     let mut commits = store.commits().unwrap();
-    let tick = || store.apply(vec![Command::Tick { limit: 1, at: None }]);
+    let tick = || store.apply(vec![Command::tick(1)]);
     tick().await.unwrap();
     broken.store(true, Ordering::Relaxed);
     let ended = tokio::time::timeout(WAIT_TIMEOUT, async {

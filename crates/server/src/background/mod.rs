@@ -124,7 +124,9 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let help = "Admits a probe task when a circuit breaker's cooldown is over";
     let breakers = breakers::run(breakers, store.clone(), stop.clone(), monitor("breakers", help));
     let help = "Applies timeouts, start times and retries that are due";
-    let timer = timer::run(store.clone(), (due, clock), write_grace, stop.clone(), monitor("timer", help));
+    let (workers, stopped) = (Arc::clone(&scheduler), stop.clone());
+    let timer =
+        timer::run(store.clone(), workers, (due, clock), write_grace, stopped, monitor("timer", help));
     let help = "Removes records older than their retention";
     let prune = prune::run(store.clone(), retention, stop.clone(), monitor("prune", help));
     let notifications = notifier.run(store.clone(), stop.clone());

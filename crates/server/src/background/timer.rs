@@ -1,14 +1,17 @@
 //! Background task that lets due tasks look at the clock. Sleeps until the next one is due.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::Timestamp;
+use rota_store::Tick;
 use rota_store::single_writer::Clock;
 use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::scheduler::Scheduler;
 use crate::store_client::StoreClient;
 
 /// Due tasks that one transaction handles at most.
@@ -54,6 +57,7 @@ impl Drift {
 /// failed write, nothing is judged for `grace`: first the workers report what they could not meanwhile.
 pub(super) async fn run(
     store: StoreClient,
+    scheduler: Arc<Scheduler>,
     (mut due, now): (watch::Receiver<Option<Timestamp>>, Clock),
     grace: Duration,
     stop: CancellationToken,
@@ -99,7 +103,8 @@ pub(super) async fn run(
             continue;
         }
         let activation = monitor.activate();
-        let ticked = match store.tick(MAX_TICKED, at).await {
+        let tick = Tick { limit: MAX_TICKED, at: Some(at), disconnected: scheduler.disconnected() };
+        let ticked = match store.tick(tick).await {
             Ok(count) => {
                 activation.succeeded();
                 count

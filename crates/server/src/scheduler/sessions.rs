@@ -1,6 +1,6 @@
 //! What worker sessions change in the scheduler: workers that register, drain and leave, and attempts that end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use rota_core::task::{Task, WorkerRef};
 use rota_core::{AgentName, Fence, Namespace, TaskId, Timestamp, WorkerName};
@@ -87,6 +87,11 @@ impl Scheduler {
         read: impl FnOnce(&WorkerEntry) -> O,
     ) -> Option<O> {
         self.state().workers.get(key).filter(|entry| entry.epoch == session.epoch).map(|entry| read(entry))
+    }
+
+    /// Returns the workers without a session.
+    pub(crate) fn disconnected(&self) -> HashSet<WorkerKey> {
+        self.state().disconnected.clone()
     }
 
     /// Returns the workers of an agent that meet a condition.

@@ -1,7 +1,7 @@
 //! What the scheduler's lock protects: workers, and the queues and groups that they are matched by. Every method keeps the
 //! groups' lists of free workers in step with the workers' slots.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
@@ -28,6 +28,8 @@ const MAX_CLAIMED_ROUTES: usize = 64;
 pub(super) struct State {
     /// Boxed: a map that has grown is half empty.
     pub(super) workers: HashMap<WorkerKey, Box<WorkerEntry>>,
+    /// Those of them without a session.
+    pub(super) disconnected: HashSet<WorkerKey>,
     pub(super) matching: Matching,
     pub(super) credentials: Credentials,
     pub(super) awaited: Awaited,
@@ -67,7 +69,13 @@ impl State {
     ) -> Option<O> {
         let entry: &mut WorkerEntry = self.workers.get_mut(key)?;
         let (before, able, shape) = (entry.load(), entry.is_able(), entry.shape());
+        let was_connected = entry.session.is_some();
         let out = change(entry);
+        if was_connected && entry.session.is_none() {
+            self.disconnected.insert(key.clone());
+        } else if !was_connected && entry.session.is_some() {
+            self.disconnected.remove(key);
+        }
         let (after, still_able) = (entry.load(), entry.is_able());
         for group in &entry.groups {
             if before != after {
@@ -160,12 +168,16 @@ impl State {
             }
             entry.groups.push(id);
         }
+        if entry.session.is_none() {
+            self.disconnected.insert(key.clone());
+        }
         self.workers.insert(key, Box::new(entry));
         self.mark_changed();
     }
 
     pub(super) fn remove_worker(&mut self, key: &WorkerKey) -> Option<WorkerEntry> {
         let entry = self.workers.remove(key)?;
+        self.disconnected.remove(key);
         self.credentials.leave(&entry);
         for group in &entry.groups {
             self.matching.move_worker(*group, key, entry.load(), None);

@@ -177,7 +177,7 @@ async fn refused_upload_is_worked_for_once() -> Result<()> {
     // Later, too, as long as there is no room.
     skew.store(2 * 3600 * 1_000_000, Ordering::Relaxed);
     let store = cluster.store().context("no store")?;
-    store.apply(vec![rota_store::Command::Tick { limit: 10, at: None }]).await?;
+    store.apply(vec![rota_store::Command::tick(10)]).await?;
     until(3).await?;
     Ok(())
 }

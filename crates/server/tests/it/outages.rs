@@ -90,11 +90,11 @@ async fn result_of_long_outage_is_accepted() -> Result<()> {
     skew.store(2 * 3600 * SECOND, Ordering::Relaxed);
     cluster.restart().await?;
     let store = cluster.store().context("no store")?;
-    store.apply(vec![rota_store::Command::Tick { limit: 10, at: None }]).await?;
+    store.apply(vec![rota_store::Command::tick(10)]).await?;
     let mut hello = raw::hello("echo", "hand", 1);
     hello.running.push(raw::running(&assign, 0, 0));
     let mut worker = RawWorker::join(&client, hello).await?;
-    store.apply(vec![rota_store::Command::Tick { limit: 10, at: None }]).await?;
+    store.apply(vec![rota_store::Command::tick(10)]).await?;
     worker.succeed(&assign, 0, "done in time");
     assert!(worker.result_ack().await?);
     let status = tasks::ended(&client, &task.name).await?.status.context("no status")?;

@@ -184,7 +184,7 @@ async fn deaf_worker_is_avoided() -> Result<()> {
     tasks::connected(client, "other").await?;
     skew.store(11_000_000, Ordering::Relaxed);
     let store = cluster.store().context("no store")?;
-    store.apply(vec![rota_store::Command::Tick { limit: 10, at: None }]).await?;
+    store.apply(vec![rota_store::Command::tick(10)]).await?;
     // Not on the deaf one, which has seven free slots.
     let assign = other.take().await?;
     other.succeed(&assign, 0, "done");

@@ -358,7 +358,7 @@ async fn silent_client_keeps_no_store_open() -> Result<()> {
         cluster.begin_stop();
         // Reads, and does not answer the end of the connection.
         let ended = socket.0.get_mut().read_to_end(&mut Vec::new()).await;
-        let tick = rota_store::Command::Tick { limit: 1, at: None };
+        let tick = rota_store::Command::tick(1);
         let closed = store.apply(vec![tick]).await;
         assert!(closed.is_err(), "the connection has ended first: {ended:?}");
         assert_eq!(cluster.ended().await.context("it does not end")??, outcome);

@@ -153,10 +153,10 @@ fn damaged_due_record_stops_no_timer() {
     let outcome = run(&mut engine, vec![Command::OpenSession(back)], NOW);
     assert_eq!(outcome.commit.undecodable.len(), 1);
     let later = Timestamp(NOW.0 + 2 * 3_600_000_000);
-    let outcome = run(&mut engine, vec![Command::Tick { limit: 10, at: None }], later);
+    let outcome = run(&mut engine, vec![Command::tick(10)], later);
     let ticked: Vec<_> = outcome.commit.tasks.iter().map(|change| change.task.id).collect();
     assert_eq!(ticked, [id(1)]);
-    let outcome = run(&mut engine, vec![Command::Tick { limit: 10, at: None }], later);
+    let outcome = run(&mut engine, vec![Command::tick(10)], later);
     assert!(matches!(outcome.replies[0], Ok(Reply::Ticked(0))), "{outcome:?}");
 }
 

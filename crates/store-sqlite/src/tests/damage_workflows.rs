@@ -136,7 +136,7 @@ fn damaged_deadlines_stop_no_timer() {
     run(&mut engine, vec![workflow(0, 1, None)]);
     execute(&mut engine, &format!("UPDATE workflows SET record = {DAMAGE}, due = 5, ended = 6"));
     execute(&mut engine, &format!("UPDATE steps SET record = {DAMAGE}, due = 7"));
-    let tick = || vec![Command::Tick { limit: 10, at: None }];
+    let tick = || vec![Command::tick(10)];
     let outcome = run(&mut engine, tick());
     assert!(matches!(outcome.replies[0], Ok(Reply::Ticked(2))), "{outcome:?}");
     assert_eq!(outcome.commit.undecodable.len(), 2, "{outcome:?}");
@@ -161,7 +161,7 @@ fn deadlines_of_a_damaged_workflow_stop_no_timer() {
     run(&mut engine, vec![workflow(0, 1, None)]);
     execute(&mut engine, &format!("UPDATE workflows SET record = {DAMAGE}"));
     execute(&mut engine, "UPDATE steps SET due = 7");
-    let tick = || vec![Command::Tick { limit: 10, at: None }];
+    let tick = || vec![Command::tick(10)];
     let outcome = run(&mut engine, tick());
     assert!(matches!(outcome.replies[0], Ok(Reply::Ticked(1))), "{outcome:?}");
     assert_eq!(outcome.commit.undecodable.len(), 1, "{outcome:?}");

@@ -58,10 +58,10 @@ async fn locked_database_reports_its_cause() {
     let store = open(&path);
     let error = match store {
         Ok(store) => {
-            let tick = rota_store::Command::Tick { limit: 1, at: None };
+            let tick = rota_store::Command::tick(1);
             let error = store.apply(vec![tick]).await.unwrap_err();
             other.execute_batch("ROLLBACK").unwrap();
-            let tick = rota_store::Command::Tick { limit: 1, at: None };
+            let tick = rota_store::Command::tick(1);
             store.apply(vec![tick]).await.unwrap();
             error
         }

@@ -233,7 +233,7 @@ pub async fn worker_is_passed_over_by_tasks_that_avoid_it(t: &mut Harness) {
     let reject = task::Command::Reject { attempt: attempt_of(&again), reason: "no disk".to_owned() };
     t.ask(first.id, reject).await.unwrap();
     t.later(Duration::from_secs(60));
-    t.one(Command::Tick { limit: 10, at: None }).await.unwrap();
+    t.one(Command::tick(10)).await.unwrap();
     assert!(matches!(t.one(claim(&sick, vec![route])).await, Ok(Reply::PassedOver)));
     t.later(Duration::from_secs(30));
     assert!(matches!(t.one(claim(&sick, vec![route])).await, Ok(Reply::Claimed(1))));

@@ -189,6 +189,6 @@ pub async fn task_created_cancelled_ends(t: &mut Harness) {
     assert_eq!(task.state, State::Cancelled);
     assert_eq!(t.state(waiter.id).await, State::Failed);
     let before = t.commits.len();
-    assert!(matches!(t.one(Command::Tick { limit: 9, at: None }).await, Ok(Reply::Ticked(0))));
+    assert!(matches!(t.one(Command::tick(9)).await, Ok(Reply::Ticked(0))));
     assert_eq!(t.commits.len(), before);
 }

@@ -230,7 +230,7 @@ impl Harness {
     }
 
     pub async fn tick(&mut self) -> usize {
-        match self.one(Command::Tick { limit: 1000, at: None }).await {
+        match self.one(Command::tick(1000)).await {
             Ok(Reply::Ticked(count)) => count,
             other => panic!("no tick: {other:?}"),
         }

@@ -6,8 +6,8 @@ use rota_core::failure::{Class, Failure};
 use rota_core::task::{CONFIRM_SLACK, Command, Completion, Desired, State};
 
 use super::follow_ups::settle;
-use super::harness::{Harness, attempt_of, end_session, make};
-use crate::{Command as Ask, Reply};
+use super::harness::{Harness, attempt_of, end_session, make, want};
+use crate::{Command as Ask, Reply, Tick};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// More than two commits take up.
@@ -106,6 +106,24 @@ pub async fn unaccepted_assignment_is_requeued(t: &mut Harness) {
     assert_eq!((back.state, back.attempts, back.assignment), (State::Queued, 0, None));
 }
 
+pub async fn assignment_waits_for_the_lease_of_its_worker(t: &mut Harness) {
+    t.agent("a").await;
+    t.plain().await;
+    t.plain().await;
+    let worker = t.hello("w").await;
+    let tasks = t.claim(&worker, 2).await;
+    t.ask(tasks[1].id, want(Desired::Cancelled)).await.unwrap();
+    t.later(rota_core::task::ACCEPT_TIMEOUT);
+    let disconnected = [(tasks[0].namespace.clone(), worker.worker.clone())].into();
+    let tick = Tick { limit: 9, at: None, disconnected };
+    assert!(matches!(t.one(Ask::Tick(tick)).await, Ok(Reply::Ticked(1))));
+    let states = [t.state(tasks[0].id).await, t.state(tasks[1].id).await];
+    assert_eq!(states, [State::Assigned, State::Cancelled]);
+    // It has the assignment, and only its answer was lost.
+    t.hello_again("w", "process 1", vec![(tasks[0].id, tasks[0].fence)]).await;
+    assert_eq!((t.tick().await, t.state(tasks[0].id).await), (0, State::Running));
+}
+
 pub async fn total_timeout_fails_a_task(t: &mut Harness) {
     t.agent("a").await;
     let mut create = t.task();
@@ -163,7 +181,8 @@ pub async fn clock_jump_moves_deadlines_on_workers(t: &mut Harness) {
     t.later(SECOND * 3600);
     // The clock may jump while a tick is on its way.
     let before = t.now() - SECOND * 3600;
-    assert!(matches!(t.one(Ask::Tick { limit: 9, at: Some(before) }).await, Ok(Reply::Ticked(0))));
+    let tick = Tick { limit: 9, at: Some(before), ..Tick::default() };
+    assert!(matches!(t.one(Ask::Tick(tick)).await, Ok(Reply::Ticked(0))));
     t.one(Ask::ClockJumped { by: SECOND * 3600 }).await.unwrap();
     assert_eq!(t.tick().await, 0);
     assert_eq!(t.read(task.id).await.due(), Some(due + SECOND * 3600));
@@ -211,7 +230,7 @@ pub async fn tick_respects_its_limit(t: &mut Harness) {
         ids.push(t.create(create).await.id);
     }
     t.later(SECOND * 10);
-    assert!(matches!(t.one(Ask::Tick { limit: 2, at: None }).await, Ok(Reply::Ticked(2))));
+    assert!(matches!(t.one(Ask::tick(2)).await, Ok(Reply::Ticked(2))));
     let mut ready = Vec::new();
     for id in ids {
         ready.push(t.state(id).await == State::Queued);

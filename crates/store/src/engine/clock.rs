@@ -7,7 +7,7 @@ use rota_core::task::{self, Command};
 use rota_core::{TaskKey, Timestamp};
 
 use super::{Answer, Engine};
-use crate::{Backend, Error, FollowUp, Refused, Reply};
+use crate::{Backend, Error, FollowUp, Refused, Reply, Tick};
 
 /// A jump of the clock that tasks on workers may not have moved with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,8 +66,8 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Returns the tasks on workers whose deadlines have passed, earliest first.
-    pub(super) fn due_on_workers(&self, now: Timestamp, limit: usize) -> Vec<TaskKey> {
-        if self.are_deadlines_moving() { Vec::new() } else { self.memory.due(now, limit, &self.absent) }
+    pub(super) fn due_on_workers(&self, now: Timestamp, tick: &Tick) -> Vec<TaskKey> {
+        if self.are_deadlines_moving() { Vec::new() } else { self.memory.due(now, tick, &self.absent) }
     }
 
     fn are_deadlines_moving(&self) -> bool {

@@ -110,12 +110,12 @@ impl<B: Backend> Engine<B> {
                         *wanted = wanted.saturating_add(claim.slots);
                     }
                 }
-                Command::Tick { limit, at } => {
-                    let now = at.unwrap_or(now).min(now);
+                Command::Tick(tick) => {
+                    let now = tick.at.unwrap_or(now).min(now);
                     let most = load.due.map_or(0, |(_, most)| most);
-                    load.due = Some((now, most.max(*limit)));
+                    load.due = Some((now, most.max(tick.limit)));
                     load.workflows.due = load.due;
-                    for key in self.due_on_workers(now, *limit) {
+                    for key in self.due_on_workers(now, tick) {
                         self.collect_end(key, &mut load);
                     }
                 }

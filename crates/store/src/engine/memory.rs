@@ -10,7 +10,7 @@ use rota_core::agent::Agent;
 use rota_core::quota::CoolDown;
 use rota_core::spending::{Account, Scope};
 use rota_core::target::Route;
-use rota_core::task::Task;
+use rota_core::task::{Desired, State, Task};
 use rota_core::{AgentName, Epoch, RouteId, TaskId, TaskKey, Timestamp};
 
 use super::budgets::{Spenders, funders, spender};
@@ -18,7 +18,7 @@ use super::cycles::CycleSearch;
 use super::follow_ups::StoredFollowUps;
 use super::funding::OFFER_INTERVAL;
 use super::{AgentKey, KeyMap, KeySet};
-use crate::{AccountKey, Changes, CredentialKey, ScopedId, SessionKey, Snapshot, Written};
+use crate::{AccountKey, Changes, CredentialKey, ScopedId, SessionKey, Snapshot, Tick, Written};
 
 /// A task on a worker.
 #[derive(Debug, Clone)]
@@ -123,19 +123,22 @@ impl Memory {
         self.agent_routes.get(agent).into_iter().flat_map(move |routes| routes.range(from..)).copied()
     }
 
-    /// Returns the tasks on workers whose deadlines have passed, earliest first, but for those of absent workers.
-    pub(super) fn due(&self, now: Timestamp, limit: usize, absent: &HashSet<SessionKey>) -> Vec<TaskKey> {
+    /// Returns the tasks on workers whose deadlines have passed, earliest first, but for those of absent workers, and for
+    /// assignments of disconnected ones.
+    pub(super) fn due(&self, now: Timestamp, tick: &Tick, absent: &HashSet<SessionKey>) -> Vec<TaskKey> {
         let due = self.timers.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key);
-        if absent.is_empty() {
-            return due.take(limit).collect();
+        if absent.is_empty() && tick.disconnected.is_empty() {
+            return due.take(tick.limit).collect();
         }
-        let is_absent = |key: &TaskKey| {
-            let task = self.live.get(key).map(|live| &live.task);
-            let worker = task
-                .and_then(|task| Some((task.namespace.clone(), task.assignment.as_ref()?.worker.clone())));
-            worker.is_some_and(|worker| absent.contains(&worker))
+        let waits = |key: &TaskKey| {
+            let Some(task) = self.live.get(key).map(|live| &live.task) else { return false };
+            let Some(assignment) = &task.assignment else { return false };
+            let worker = (task.namespace.clone(), assignment.worker.clone());
+            // The end of a cancelled one is waited for no longer than of others.
+            let may_accept = task.state == State::Assigned && task.desired != Desired::Cancelled;
+            absent.contains(&worker) || (may_accept && tick.disconnected.contains(&worker))
         };
-        due.filter(|key| !is_absent(key)).take(limit).collect()
+        due.filter(|key| !waits(key)).take(tick.limit).collect()
     }
 
     /// Returns the tasks on workers, lowest key first.

@@ -65,7 +65,7 @@ use self::held::Held;
 use self::memory::Memory;
 use self::prune::PruneCursor;
 use self::write_set::WriteSet;
-use crate::{Backend, Command, Commit, Error, Refused, Reply, Resumed, ScopedId, SessionKey, Snapshot};
+use crate::{Backend, Command, Commit, Error, Refused, Reply, Resumed, ScopedId, SessionKey, Snapshot, Tick};
 
 type AgentKey = (Namespace, AgentName);
 /// Map by the key of a task. Keys are numbers that the engine assigns: no caller can make them collide.
@@ -239,7 +239,7 @@ impl<B: Backend> Engine<B> {
             Command::Create(create) => self.create(*create, now),
             Command::Task { namespace, id, command } => self.one(&(namespace, id), command, now),
             Command::Claim(claim) => self.claim(claim, now),
-            Command::Tick { limit, at } => self.tick(limit, at.unwrap_or(now).min(now)),
+            Command::Tick(tick) => self.tick(&tick, tick.at.unwrap_or(now).min(now)),
             Command::ClockJumped { by } => Ok(Ok(self.clock_jumped(by, now))),
             Command::OpenSession(open) => self.open_session(open, now),
             Command::EndSession(end) => self.end_session(end, now),
@@ -277,10 +277,10 @@ impl<B: Backend> Engine<B> {
         Ok(self.apply(key, command, now)?.map(|reply| Answer::Task(key, reply)))
     }
 
-    fn tick(&mut self, limit: usize, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
-        let mut due = self.due_on_workers(now, limit);
+    fn tick(&mut self, tick: &Tick, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
+        let mut due = self.due_on_workers(now, tick);
         due.extend(self.write_set.due.take().unwrap_or_default());
-        due.truncate(limit);
+        due.truncate(tick.limit);
         let mut count = due.len();
         let removable = self.removable(&due)?;
         for key in due {

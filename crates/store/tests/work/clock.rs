@@ -91,7 +91,7 @@ fn commands_between_the_pieces_find_moved_deadlines() {
     let lost = Completion::Stopped { by: "its worker".to_owned() };
     let batch = vec![
         // No deadline of a later piece is judged.
-        Command::Tick { limit: 1000, at: None },
+        Command::tick(1000),
         on(id(reported), report),
         finish(ended, Completion::Succeeded(Some(Bytes::from_static(b"done")))),
         finish(reassigned, lost),

@@ -193,7 +193,7 @@ fn failed_batch_reads_no_snapshot() {
 #[test]
 fn batch_without_changes_writes_nothing() {
     let mut engine = Engine::new(Counting::default(), 1).unwrap();
-    let (idle, _) = calls(&mut engine, vec![Command::Tick { limit: 100, at: None }]);
+    let (idle, _) = calls(&mut engine, vec![Command::tick(100)]);
     assert_eq!((idle.loads, idle.writes), (1, 0));
 }
 

@@ -144,7 +144,7 @@ fn due_workflows_are_loaded_together() {
         workflow(number, |workflow| workflow.timeout = Some(Duration::ZERO), vec![step(0, None, false)])
     };
     calls(&mut engine, (0..100).map(due).collect());
-    let (due, replies) = calls(&mut engine, vec![Command::Tick { limit: 100, at: None }]);
+    let (due, replies) = calls(&mut engine, vec![Command::tick(100)]);
     assert!(matches!(replies[..], [Reply::Ticked(100)]), "{replies:?}");
     assert!(due.loads <= 6, "what is due, the workflows, their steps that have begun: {due:?}");
 }

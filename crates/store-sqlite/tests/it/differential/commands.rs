@@ -153,7 +153,7 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
                 slots: *slots,
             })
         }
-        Op::Tick { limit } => Command::Tick { limit: *limit, at: None },
+        Op::Tick { limit } => Command::tick(*limit),
         Op::Open { namespace: space, worker: name, instance, names, last } => {
             Command::OpenSession(OpenSession {
                 namespace: namespace(*space),

@@ -188,7 +188,7 @@ fn new_workflow(id: WorkflowId, planned: &[PlannedStep], stops: bool) -> CreateW
 
 /// Returns nothing that could change anything.
 fn nothing() -> Command {
-    Command::Tick { limit: 0, at: None }
+    Command::tick(0)
 }
 
 pub(super) fn build(op: &WorkflowOp, view: &Workflows, tasks: &[Option<Task>], now: Timestamp) -> Command {

@@ -1,0 +1,25 @@
+//! What a tick judges.
+
+use std::collections::HashSet;
+
+use rota_core::Timestamp;
+
+use crate::{Command, SessionKey};
+
+/// Deadlines to apply.
+#[derive(Debug, Clone, Default)]
+pub struct Tick {
+    /// How many at most.
+    pub limit: usize,
+    /// The time of the clock when the caller last saw that it had not jumped; nothing later is judged.
+    pub at: Option<Timestamp>,
+    /// Workers without a connection: they cannot accept what was assigned to them, and their leases decide what becomes of it.
+    pub disconnected: HashSet<SessionKey>,
+}
+
+impl Command {
+    /// Returns the command that applies at most so many of the deadlines that have passed.
+    pub fn tick(limit: usize) -> Self {
+        Self::Tick(Tick { limit, ..Tick::default() })
+    }
+}
