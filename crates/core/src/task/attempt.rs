@@ -121,6 +121,9 @@ pub struct Assignment {
     /// What the attempt has used so far.
     #[serde(default, skip_serializing_if = "Usage::is_zero")]
     pub usage: Usage,
+    /// Inputs of the task when it was assigned: none of them is for this attempt.
+    #[serde(default, skip_serializing_if = "super::is_default")]
+    pub inputs_before: u64,
     /// Questions that wait for an answer: id and encoded `InputRequest`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open_input: Vec<(String, Bytes)>,

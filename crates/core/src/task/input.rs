@@ -8,7 +8,7 @@ use fnv::FnvHasher;
 use super::apply::Step;
 use super::{
     Answered, Body, EventEffect, Grant, Item, MAX_LOGGED_REPORTS, Question, Rejected, Reply, State,
-    StateChange,
+    StateChange, Task,
 };
 use crate::Timestamp;
 
@@ -160,6 +160,15 @@ impl Step<'_> {
         self.settle();
         self.reply(Reply::InputSeq(seq));
         Ok(())
+    }
+}
+
+impl Task {
+    /// Returns the input behind which those begin that the worker misses, which knows the attempt's inputs up to `known`;
+    /// `None` if it misses none.
+    pub fn missed_inputs(&self, known: u64) -> Option<u64> {
+        let known = known.max(self.assignment.as_ref()?.inputs_before);
+        (self.inputs > known).then_some(known)
     }
 }
 

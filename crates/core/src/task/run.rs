@@ -75,6 +75,7 @@ impl Step<'_> {
             unlogged: false,
             reserved: 0,
             usage: Usage::default(),
+            inputs_before: task.inputs,
             open_input: Vec::new(),
             paused_at: None,
             paused: Duration::ZERO,

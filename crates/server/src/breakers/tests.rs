@@ -58,6 +58,7 @@ fn assignment(own: Own) -> Assignment {
         reserved: 0,
         unlogged: false,
         usage: Usage::default(),
+        inputs_before: 0,
         open_input: Vec::new(),
         paused_at: None,
         paused: std::time::Duration::ZERO,

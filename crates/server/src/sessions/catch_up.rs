@@ -43,8 +43,9 @@ pub(super) async fn catch_up(
                 deps.deltas.ask(&opened.key, attempt.id, attempt.fence, &session);
             }
             let known = sent.entry(attempt.id).or_default();
-            if continues && task.inputs > *known {
-                resend_inputs(deps, &task, *known).await?;
+            // The log is read only for inputs of this attempt: it may be large.
+            if continues && let Some(after) = task.missed_inputs(*known) {
+                resend_inputs(deps, &task, after).await?;
                 *known = task.inputs;
             }
         }

@@ -27,6 +27,20 @@ fn input_request_waits_for_its_answer() {
     assert!(harness.log.iter().any(|event| matches!(event.body, Body::Input { seq: 1, .. })));
 }
 
+/// A worker that comes back with a later attempt would be sent a whole log, of which nothing is for it.
+#[test]
+fn inputs_of_earlier_attempts_are_not_missed() {
+    let mut harness = asked(&["q1"]);
+    harness.apply(answer("q1"));
+    assert_eq!((harness.task.missed_inputs(0), harness.task.missed_inputs(1)), (Some(0), None));
+    harness.lose(EPOCH);
+    harness.start();
+    assert_eq!(harness.task.missed_inputs(0), None);
+    harness.report(1, vec![request("q2")]).unwrap();
+    harness.apply(answer("q2"));
+    assert_eq!((harness.task.missed_inputs(0), harness.task.missed_inputs(2)), (Some(1), None));
+}
+
 /// A question that could not be reported for a while stops the total time from when it was asked, as on the worker.
 #[test]
 fn question_stops_the_time_when_it_is_asked() {
