@@ -1,17 +1,17 @@
 //! Time of the database, continued by a clock of this machine that is never set: control planes that follow each other on one
-//! database have the same time. It never runs backwards, and is never before the last commit.
+//! database have the same time. It never runs backwards, is never before the last commit, and goes on where the database is set back.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use nix::time::{ClockId, clock_gettime};
 use rota_core::Timestamp;
+use rota_telemetry::steady::SteadyTime;
 
 #[derive(Debug, Default)]
 pub(crate) struct DatabaseClock {
     /// Time of the database when the clock of this machine was zero, in microseconds.
     offset: AtomicI64,
-    /// The last time that was given out.
-    last: AtomicI64,
+    time: SteadyTime,
 }
 
 /// Microseconds since the machine was started, suspended times included.
@@ -28,7 +28,7 @@ impl DatabaseClock {
 
     /// Never returns a time before this one.
     pub(crate) fn not_before(&self, time: Timestamp) {
-        self.last.fetch_max(time.0, Ordering::Relaxed);
+        self.time.not_before(time.0, since_boot());
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -36,8 +36,8 @@ impl DatabaseClock {
     }
 
     fn at(&self, since_boot: i64) -> Timestamp {
-        let now = since_boot + self.offset.load(Ordering::Relaxed);
-        Timestamp(self.last.fetch_max(now, Ordering::Relaxed).max(now))
+        let database = since_boot + self.offset.load(Ordering::Relaxed);
+        Timestamp(self.time.at(database, since_boot))
     }
 }
 
@@ -51,12 +51,13 @@ mod tests {
         clock.sync(1_000_000, 100, 300);
         assert_eq!(clock.at(200), Timestamp(1_000_000));
         assert_eq!(clock.at(1200), Timestamp(1_001_000));
-        // The database was set back, or an earlier owner had a clock that was ahead.
+        // The database was set back, or an earlier owner had a clock that was ahead: what is due still comes.
         clock.sync(500_000, 1200, 1200);
-        assert_eq!(clock.at(1300), Timestamp(1_001_000));
-        clock.not_before(Timestamp(2_000_000));
-        assert_eq!(clock.at(1400), Timestamp(2_000_000));
-        clock.sync(3_000_000, 1400, 1400);
-        assert_eq!(clock.at(1500), Timestamp(3_000_100));
+        assert_eq!(clock.at(1200), Timestamp(1_001_000));
+        assert_eq!(clock.at(2000), Timestamp(1_001_700));
+        clock.time.not_before(2_000_000, 2000);
+        assert_eq!(clock.at(2800), Timestamp(2_000_700));
+        clock.sync(3_000_000, 2800, 2800);
+        assert_eq!(clock.at(2900), Timestamp(3_000_100));
     }
 }

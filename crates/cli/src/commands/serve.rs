@@ -19,7 +19,8 @@ pub fn database(data_dir: &Path) -> PathBuf {
 
 /// Opens the store in a data directory, which must exist. Returns its clock as well.
 pub async fn open(data_dir: &Path) -> anyhow::Result<(Arc<dyn Store>, Clock)> {
-    let clock: Clock = Arc::new(|| rota_core::Timestamp(rota_telemetry::clock::unix_micros()));
+    let time = rota_telemetry::steady::wall_clock();
+    let clock: Clock = Arc::new(move || rota_core::Timestamp(time()));
     let options = rota_store_sqlite::Options {
         path: database(data_dir),
         clock: Arc::clone(&clock),
