@@ -18,6 +18,9 @@ const MAX_SPANS: usize = 32;
 /// Agents with spans that are kept, besides those that wait.
 const MAX_AGENTS: usize = 4096;
 
+/// Most by which a wait that lasts is counted ahead.
+const MAX_AHEAD: Duration = Duration::from_mins(15);
+
 #[derive(Debug, Default)]
 struct OfAgent {
     spans: VecDeque<Span>,
@@ -52,9 +55,12 @@ impl Held {
         }
     }
 
+    /// Returns the times of an agent. One that lasts is counted ahead, by more the longer it lasts: at the end of what is counted, the
+    /// timeouts of all queued tasks of the agent are written again.
     fn of(&self, agent: &AgentKey, now: Timestamp) -> Vec<Span> {
         let Some(known) = self.0.get(agent) else { return Vec::new() };
-        let open = known.since.map(|from| Span { from, until: now + RESUME_TIME });
+        let ahead = |from| (now.since(from) / 8).clamp(RESUME_TIME, MAX_AHEAD);
+        let open = known.since.map(|from| Span { from, until: now + ahead(from) });
         known.spans.iter().copied().chain(open).collect()
     }
 }
@@ -111,7 +117,7 @@ mod tests {
         let minutes = |held: &Held, then, now| {
             total(held.of(&agent("a"), at(now)).into_iter(), at(then)).as_secs() / 60
         };
-        assert_eq!((minutes(&held, 0, 9), minutes(&held, 4, 9), minutes(&held, 20, 9)), (9, 5, 0));
+        assert_eq!((minutes(&held, 0, 9), minutes(&held, 4, 9), minutes(&held, 20, 9)), (10, 6, 0));
         held.update(BTreeMap::new(), at(9));
         assert_eq!((minutes(&held, 0, 30), minutes(&held, 8, 30)), (9, 1));
         for round in 0..100 {
@@ -119,5 +125,20 @@ mod tests {
             held.update(BTreeMap::new(), at(41 + round * 2));
         }
         assert_eq!(held.of(&agent("a"), at(400)).len(), MAX_SPANS);
+    }
+
+    #[test]
+    fn long_wait_is_counted_in_few_steps() {
+        let agent = (Namespace::new("n").unwrap(), AgentName::new("a").unwrap());
+        let (start, day) = (Timestamp(1_000_000_000_000), Duration::from_hours(24));
+        let mut held = Held::default();
+        held.update(BTreeMap::from([(agent.clone(), start)]), start);
+        let (mut now, mut steps) = (start, 0);
+        while now < start + day {
+            let until = held.of(&agent, now)[0].until;
+            assert!(until >= now + RESUME_TIME && until <= now + MAX_AHEAD);
+            (now, steps) = (until, steps + 1);
+        }
+        assert!(steps < 150, "{steps}");
     }
 }
