@@ -101,7 +101,11 @@ impl Storage {
                 tracing::info!(task = %id, "removed a task");
                 Ok(v1::PruneResponse { removed: 1, more: false })
             }
-            _ => Err(error("TASK_NOT_ENDED", format!("task {id} has not ended, or another task needs it"))),
+            _ => {
+                let why =
+                    "has not ended, another task needs it, or it is of a workflow, with which it is removed";
+                Err(error("TASK_NOT_ENDED", format!("task {id} {why}")))
+            }
         }
     }
 

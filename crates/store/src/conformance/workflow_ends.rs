@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::follow_ups::settle;
 use super::harness::{Harness, namespace, on};
 use super::workflow_run::{Run, create, failed, ok, step, waiting, workflow};
-use crate::{Action, Command as Ask, WorkflowCommand, WorkflowQuery};
+use crate::{Action, Command as Ask, Reply, WorkflowCommand, WorkflowQuery};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -271,6 +271,19 @@ pub async fn start_judges_no_workflow_with_absent_workers(t: &mut Harness) {
         (ended.state, ended.message.as_str()),
         (State::Failed, "the time of the workflow has run out")
     );
+}
+
+pub async fn task_of_a_step_is_removed_with_its_workflow(t: &mut Harness) {
+    let mut run = Run::new(t, workflow(vec![step("a", &[]), step("b", &[0])]), false).await;
+    run.start(0, 1, 1, 1, 0).await.unwrap();
+    let task = run.end(1, ok("x")).await.remove(0);
+    let remove = || Ask::RemoveTask((namespace("n"), task.id));
+    assert!(matches!(run.t.one(remove()).await, Ok(Reply::Pruned { count: 0, .. })));
+    assert_eq!(run.results(0, 1).await, [Some(Bytes::from_static(b"x"))]);
+    // The next step may read its result, and so may one that begins again from the workflow.
+    run.run(1, ok("y")).await;
+    assert_eq!(run.workflow().await.state, State::Succeeded);
+    assert!(matches!(run.t.one(remove()).await, Ok(Reply::Pruned { count: 0, .. })));
 }
 
 pub async fn ended_workflow_is_pruned_with_its_tasks(t: &mut Harness) {

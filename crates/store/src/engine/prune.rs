@@ -106,7 +106,8 @@ impl<B: Backend> Engine<B> {
         (count, last.filter(|_| more))
     }
 
-    /// Removes a task, if it has ended and no other task needs it, or if its record cannot be decoded.
+    /// Removes a task, if it has ended and no other task needs it, or if its record cannot be decoded. That of a step is removed with
+    /// its workflow, whose expressions and compensation read its result.
     pub(super) fn remove_task(&mut self, id: &ScopedId) -> Result<Result<Answer, Refused>, Error> {
         let kept = Reply::Pruned { count: 0, more: false };
         let Some(key) = self.find(id)? else {
@@ -118,7 +119,13 @@ impl<B: Backend> Engine<B> {
         };
         self.load(key)?;
         let Some(entry) = self.write_set.get(key) else { return Ok(Err(self.absent(id))) };
-        if !entry.task.state.is_final() || !self.remove_unneeded(key) {
+        let (has_ended, step) = (entry.task.state.is_final(), entry.task.step.as_ref());
+        let mut is_kept = !has_ended;
+        if let Some(workflow) = step.map(|step| step.workflow) {
+            self.load_workflow(workflow)?;
+            is_kept |= self.write_set.workflows.workflow(workflow).is_some();
+        }
+        if is_kept || !self.remove_unneeded(key) {
             return Ok(Ok(kept.into()));
         }
         Ok(Ok(Reply::Pruned { count: 1, more: false }.into()))
