@@ -6,7 +6,7 @@ use rota_core::task::Task;
 use rota_core::{Namespace, TaskId};
 use rota_proto::v1::{ArtifactList, Failure, FailureClass, TaskResult, TaskSpec};
 use rota_proto::worker::v1::{self as wire, result::Kind};
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::checkpoint;
 use crate::artifacts;
@@ -30,13 +30,13 @@ pub(super) async fn check(store: &StoreClient, task: &Task, list: &ArtifactList)
     }
 }
 
-/// Returns a result, or the failure that takes its place if it names the branch of another task.
-pub(super) async fn checked(
+/// Returns the failure that takes the place of a result if it names the branch of another task.
+pub(super) async fn foreign(
     store: &StoreClient,
     namespace: &Namespace,
     id: TaskId,
-    mut result: wire::Result,
-) -> Result<wire::Result, Status> {
+    result: &wire::Result,
+) -> Result<Option<Failure>, Status> {
     let succeeded = match &result.kind {
         Some(Kind::Succeeded(result)) => Some(result),
         _ => None,
@@ -46,17 +46,16 @@ pub(super) async fn checked(
     for branch in named.filter(|branch| !branch.is_empty()).collect::<Vec<_>>() {
         // Of one that does not exist, no result is accepted.
         let Some(task) = store.record(namespace, id).await? else { continue };
-        // Boxed: sessions hold this future while they are idle.
-        if !Box::pin(is_of(store, &task, &branch)).await? {
-            let text =
-                format!("the result names the branch {:?}, which is of another task", shorten(&branch));
-            let failure =
-                Failure { class: FailureClass::Protocol.into(), message: text, ..Failure::default() };
-            (result.kind, result.undelivered) = (Some(Kind::Failed(failure)), None);
-            break;
-        }
+        let whose = match is_of(store, &task, &branch).await {
+            Ok(true) => continue,
+            Ok(false) => "which is of another task",
+            Err(status) if status.code() == Code::DataLoss => "and a damaged record hides whose that is",
+            Err(status) => return Err(status),
+        };
+        let message = format!("the result names the branch {:?}, {whose}", shorten(&branch));
+        return Ok(Some(Failure { class: FailureClass::Protocol.into(), message, ..Failure::default() }));
     }
-    Ok(result)
+    Ok(None)
 }
 
 async fn is_of(store: &StoreClient, task: &Task, branch: &str) -> Result<bool, Status> {
