@@ -145,6 +145,9 @@ pub struct Workflow {
     pub state: State,
     #[serde(default, skip_serializing_if = "no")]
     pub paused: bool,
+    /// Whether no pause has suspended its tasks: the end of one resumes none. Unset in records of earlier versions.
+    #[serde(default, skip_serializing_if = "no")]
+    pub never_suspended: bool,
     /// Begin of the pause. Unset if it is not paused, or was by an earlier version.
     #[serde(default, skip_serializing_if = "none")]
     pub paused_at: Option<Timestamp>,
@@ -242,6 +245,7 @@ impl Workflow {
             has_outputs: false,
             state: State::Running,
             paused: false,
+            never_suspended: true,
             paused_at: None,
             paused_for: Duration::ZERO,
             away: Duration::ZERO,

@@ -53,6 +53,7 @@ impl Workflow {
             Command::Pause { .. } if self.state != State::Running => return Err(Rejected::Phase(self.state)),
             Command::Pause { suspend } => {
                 self.paused = true;
+                self.never_suspended &= !suspend;
                 self.paused_at = self.paused_at.or(Some(now));
                 out.follow.extend(suspend.then_some(Follow::SuspendTasks));
                 self.pass_on(NestedCommand::Pause { suspend }, None, &mut out);
@@ -60,7 +61,8 @@ impl Workflow {
             Command::Resume { away } => {
                 if std::mem::take(&mut self.paused) {
                     self.count_pause(away, now);
-                    out.follow.extend([Follow::ResumeTasks, Follow::ResumeSteps]);
+                    self.resume_tasks(&mut out);
+                    out.follow.push(Follow::ResumeSteps);
                     self.pass_on(NestedCommand::Resume, None, &mut out);
                     self.join(&mut out);
                     self.release(&mut out);
@@ -159,6 +161,12 @@ impl Workflow {
         }
     }
 
+    /// Resumes what its pauses have suspended: also an earlier one, whose end may not have come to all tasks yet. Tasks that a person has
+    /// suspended stay so where none has.
+    fn resume_tasks(&self, out: &mut Change) {
+        out.follow.extend((!self.never_suspended).then_some(Follow::ResumeTasks));
+    }
+
     /// Ends the time of a pause, which no deadline counts, without the part of it in which Rota was away.
     fn count_pause(&mut self, away: Duration, now: Timestamp) {
         // Without its place in its group, its time has not begun.
@@ -179,7 +187,7 @@ impl Workflow {
             self.count_pause(Duration::ZERO, now);
             // What runs ends, which suspended tasks would not.
             if std::mem::take(&mut self.paused) && !cancels {
-                out.follow.push(Follow::ResumeTasks);
+                self.resume_tasks(out);
                 self.pass_on(NestedCommand::Resume, None, out);
             }
         }

@@ -142,6 +142,25 @@ fn failure_resumes_what_a_pause_has_suspended() {
     assert!(!world.workflow.paused);
 }
 
+/// A person may have suspended a task for a reason of its own.
+#[test]
+fn pause_that_suspended_nothing_resumes_nothing() {
+    let mut world = World::by_hand(0, &[Kind::Task, Kind::Task]);
+    world.run_but(&[0, 1]);
+    let resumes = |world: &World| world.work.contains(&Work::Follow(Follow::ResumeTasks));
+    world.apply(Command::Pause { suspend: false });
+    world.apply(Command::RESUME);
+    assert!(!resumes(&world), "{:?}", world.work);
+    world.apply(Command::Pause { suspend: true });
+    world.apply(Command::RESUME);
+    assert!(resumes(&world), "{:?}", world.work);
+    // That may not have come to all tasks before the next pause, which takes its place.
+    world.work.retain(|work| !matches!(work, Work::Follow(_)));
+    world.apply(Command::Pause { suspend: false });
+    world.apply(Command::RESUME);
+    assert!(resumes(&world), "{:?}", world.work);
+}
+
 #[test]
 fn only_an_explicit_cancellation_ends_finally_steps() {
     let mut world = World::by_hand(1, &[Kind::Task, Kind::Task]);
