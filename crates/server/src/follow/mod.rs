@@ -23,7 +23,7 @@ use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use self::request::{Next, Watched};
 pub use self::settings::{Follow, FollowError};
@@ -307,9 +307,33 @@ impl Looks {
             }
             Err(status) => {
                 tracing::warn!(task = %watched.id(), %status, "failed to continue a task for its pull request");
-                // It will not become possible by itself.
-                !matches!(status.code(), tonic::Code::Unavailable | tonic::Code::ResourceExhausted)
+                is_final(status.code())
             }
+        }
+    }
+}
+
+/// Whether what failed so will not become possible by itself. Anything else, such as a commit that was aborted, is tried again with the
+/// next look, for as long as the request is followed.
+fn is_final(code: Code) -> bool {
+    use Code::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied};
+    matches!(code, AlreadyExists | FailedPrecondition | InvalidArgument | NotFound | PermissionDenied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passing_failures_end_no_following() {
+        use Code::*;
+        for passing in
+            [Unavailable, ResourceExhausted, Aborted, Internal, Unknown, DeadlineExceeded, DataLoss]
+        {
+            assert!(!is_final(passing), "{passing:?}");
+        }
+        for lasting in [InvalidArgument, NotFound, FailedPrecondition, PermissionDenied] {
+            assert!(is_final(lasting), "{lasting:?}");
         }
     }
 }
