@@ -1,5 +1,5 @@
 //! Time of the database, continued by a clock of this machine that is never set: control planes that follow each other on one
-//! database have the same time. It never runs backwards, is never before the last commit, and goes on where the database is set back.
+//! database have the same time. It never runs backwards, is never before the last commit, and continues where the database is set back.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 

@@ -6,10 +6,10 @@ use rota_core::Timestamp;
 
 use crate::{Command, SessionKey};
 
-/// Deadlines to apply.
+/// A request to apply the deadlines that have passed.
 #[derive(Debug, Clone, Default)]
 pub struct Tick {
-    /// How many at most.
+    /// Deadlines that are applied at most; the others stay due.
     pub limit: usize,
     /// The time of the clock when the caller last saw that it had not jumped; nothing later is judged.
     pub at: Option<Timestamp>,

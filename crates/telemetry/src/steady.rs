@@ -11,7 +11,7 @@ const LEFT_OUT: i64 = 8;
 /// Least step back that is logged, in microseconds.
 const LOGGED_STEP: i64 = 5_000_000;
 
-/// Time that never runs backwards and never stands still. Where its source is set back, it goes on, a little slower, until the source
+/// Time that never runs backwards and never stands still. Where its source is set back, it continues, a little slower, until the source
 /// has caught up. A source that is set forward is followed.
 #[derive(Debug, Default)]
 pub struct SteadyTime(Mutex<State>);
@@ -45,14 +45,14 @@ impl SteadyTime {
             let by = Duration::from_micros(least.abs_diff(source));
             tracing::warn!(
                 ?by,
-                "the clock was set back: time goes on a little slower until it has caught up"
+                "the clock was set back: time continues a little slower until it has caught up"
             );
         }
         state.last = source.max(least);
         state.last
     }
 
-    /// Never returns a time before this one, from which it goes on if the source is behind.
+    /// Never returns a time before this one, from which it continues if the source is behind.
     pub fn not_before(&self, time: i64, monotonic: i64) {
         let mut state = self.0.lock();
         if time > state.least(monotonic) {
@@ -79,7 +79,7 @@ mod tests {
     const HOUR: i64 = 3600 * SECOND;
 
     #[test]
-    fn time_goes_on_where_its_source_is_set_back() {
+    fn time_continues_where_its_source_is_set_back() {
         let (time, start) = (SteadyTime::default(), 1000 * HOUR);
         assert_eq!(time.at(start, 0), start);
         assert_eq!(time.at(start + HOUR, SECOND), start + HOUR, "it follows a source that is set forward");
