@@ -56,23 +56,28 @@ impl WorkerPods {
         self.observe(&change);
     }
 
-    /// Follows a change that the store has.
-    fn observe(&self, change: &Event<Pod>) {
+    /// Follows a change that the store has. Returns the agents whose pods may have changed.
+    fn observe(&self, change: &Event<Pod>) -> HashSet<ObjectRef<Guarded<Agent>>> {
         match change {
             Event::Apply(pod) => {
-                if let Some(agent) = agent_of(pod) {
+                let agent = agent_of(pod);
+                if let Some(agent) = agent.clone() {
                     self.by_agent.lock().entry(agent).or_default().insert(ObjectRef::from_obj(pod));
                 }
+                agent.into_iter().collect()
             }
             Event::Delete(pod) => {
-                let Some(agent) = agent_of(pod) else { return };
+                let agent = agent_of(pod);
                 let mut by_agent = self.by_agent.lock();
-                if let Some(pods) = by_agent.get_mut(&agent) {
+                if let Some(agent) = &agent
+                    && let Some(pods) = by_agent.get_mut(agent)
+                {
                     pods.remove(&ObjectRef::from_obj(pod));
                     if pods.is_empty() {
-                        by_agent.remove(&agent);
+                        by_agent.remove(agent);
                     }
                 }
+                agent.into_iter().collect()
             }
             // A list after a lost watch does not name what was deleted meanwhile.
             Event::InitDone => {
@@ -82,10 +87,13 @@ impl WorkerPods {
                         new.entry(agent).or_default().insert(ObjectRef::from_obj(pod.as_ref()));
                     }
                 }
-                *self.by_agent.lock() = new;
+                let mut agents: HashSet<_> = new.keys().cloned().collect();
+                agents.extend(std::mem::replace(&mut *self.by_agent.lock(), new).into_keys());
                 self.synced.cancel();
+                agents
             }
-            Event::Init | Event::InitApply(_) => {}
+            // The store has them once the list is complete. The controllers wait for the first one, and take no triggers before.
+            Event::Init | Event::InitApply(_) => HashSet::new(),
         }
     }
 }
@@ -96,12 +104,12 @@ fn agent_of(pod: &Pod) -> Option<ObjectRef<Guarded<Agent>>> {
     Some(ObjectRef::new(agent).within(&pod.namespace().unwrap_or_default()))
 }
 
-/// Watches the worker pods of one scope until `shutdown`.
+/// Watches the worker pods of one scope until `shutdown`, and triggers the agents of that scope.
 pub(crate) async fn watch(
     context: Context,
     pods: Api<Pod>,
     (known, writer): (WorkerPods, Writer<Pod>),
-    triggers: Vec<mpsc::Sender<ObjectRef<Guarded<Agent>>>>,
+    trigger: mpsc::Sender<ObjectRef<Guarded<Agent>>>,
     shutdown: CancellationToken,
 ) {
     let config =
@@ -109,36 +117,40 @@ pub(crate) async fn watch(
     let changes = watcher(pods, config).default_backoff().modify(|pod| pod.metadata.managed_fields = None);
     let mut changes = Box::pin(changes.reflect(writer).take_until(shutdown.cancelled_owned()));
     while let Some(change) = changes.next().await {
-        if let Ok(change) = &change {
-            known.observe(change);
-        }
-        let pod = match change {
-            Ok(Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod)) => pod,
-            Ok(Event::Init | Event::InitDone) => continue,
+        let change = match change {
+            Ok(change) => change,
             Err(error) => {
                 context.health.failed("pods", "watch");
                 tracing::warn!(%error, kind = "pods", "watch failed, retrying");
                 continue;
             }
         };
-        if terminating::is_in_grace_period(&pod)
-            && let Err(error) = terminating::release(&context.kube, &pod).await
+        let agents = known.observe(&change);
+        if let Event::Apply(pod) | Event::InitApply(pod) | Event::Delete(pod) = &change
+            && terminating::is_in_grace_period(pod)
+            && let Err(error) = terminating::release(&context.kube, pod).await
         {
             context.health.failed("pods", "release");
             tracing::warn!(%error, pod = pod.name_any(), "failed to clean up pod in terminating namespace");
         }
-        let Some(agent) = agent_of(&pod) else { continue };
-        for trigger in &triggers {
-            let _ = trigger.send(agent.clone()).await;
+        for agent in agents {
+            let _ = trigger.send(agent).await;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::future::pending;
+    use std::time::Duration;
+
+    use http::StatusCode;
+    use kube::Client;
+    use serde_json::{Value, json};
 
     use super::*;
+    use crate::context::tests::{api_server, context};
+    use crate::run::TRIGGER_QUEUE_SIZE;
 
     fn pod(agent: &str, name: &str) -> Pod {
         let metadata = json!({"namespace": "team", "name": name, "labels": {"rota.dev/agent": agent}});
@@ -149,6 +161,64 @@ mod tests {
         let mut names: Vec<_> = pods.of("team", agent).iter().map(|pod| pod.name_any()).collect();
         names.sort();
         names
+    }
+
+    /// Returns the client of an API server that lists these pods once, and whose watch is silent.
+    fn lists_once(pods: &[Pod]) -> Client {
+        let list = json!({
+            "apiVersion": "v1", "kind": "PodList", "metadata": {"resourceVersion": "1"}, "items": pods,
+        });
+        let list = Mutex::new(Some(list));
+        api_server(move |_, _, _| {
+            let list: Option<Value> = list.lock().take();
+            async move {
+                match list {
+                    Some(list) => (StatusCode::OK, list),
+                    None => pending().await,
+                }
+            }
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_list_waits_for_no_controller() {
+        let all: Vec<_> = (0..1100).map(|number| pod("one", &format!("pod-{number}"))).collect();
+        let client = lists_once(&all);
+        let ((pods, writer), stop) = (WorkerPods::new(), CancellationToken::new());
+        // Nothing takes a trigger before the list is complete.
+        let (trigger, mut triggers) = mpsc::channel(TRIGGER_QUEUE_SIZE);
+        let watch =
+            Box::pin(watch(context(client.clone()), Api::all(client), (pods.clone(), writer), trigger, stop));
+        let observed = async {
+            let synced = tokio::time::timeout(Duration::from_secs(60), pods.synced.cancelled());
+            synced.await.expect("the first list is not complete");
+            triggers.recv().await
+        };
+        let first = tokio::select! {
+            () = watch => panic!("the watch has ended"),
+            first = observed => first,
+        };
+        assert_eq!(first, Some(ObjectRef::new("one").within("team")));
+        assert_eq!(pods.of("team", "one").len(), 1100);
+        assert!(triggers.try_recv().is_err(), "one for each agent");
+    }
+
+    #[test]
+    fn complete_list_triggers_agents_that_lost_pods() {
+        let (pods, mut writer) = WorkerPods::new();
+        let mut change = |change: Event<Pod>| {
+            writer.apply_watcher_event(&change);
+            let mut agents: Vec<_> = pods.observe(&change).into_iter().map(|agent| agent.name).collect();
+            agents.sort();
+            agents
+        };
+        assert_eq!(change(Event::Apply(pod("one", "a"))), ["one"]);
+        assert_eq!(change(Event::Apply(pod("two", "b"))), ["two"]);
+        // The watch was lost, and pod `a` was deleted meanwhile.
+        assert_eq!(change(Event::Init), [""; 0]);
+        assert_eq!(change(Event::InitApply(pod("two", "b"))), [""; 0]);
+        assert_eq!(change(Event::InitDone), ["one", "two"]);
+        assert_eq!(change(Event::Delete(pod("two", "b"))), ["two"]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::stored::{self, StoredKind};
 use crate::{Error, Options, agent, controller, lease, lease_record, pods, task, trust, workflow};
 
 /// Pending triggers per scope; senders wait when it is full.
-const TRIGGER_QUEUE_SIZE: usize = 1024;
+pub(crate) const TRIGGER_QUEUE_SIZE: usize = 1024;
 /// Time allowed for reconciliations under way on shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Time to wait for the custom resources on startup: charts are installed in any order.
@@ -155,11 +155,11 @@ fn start(
     let agent_triggers: Vec<_> = agents.iter().map(|scope| scope.trigger.clone()).collect();
 
     let mut pod_stores = Vec::new();
-    for scope in &scopes {
+    for (scope, trigger) in scopes.iter().zip(&agent_triggers) {
         let (known, writer) = pods::WorkerPods::new();
         pod_stores.push(known.clone());
-        let (pods, triggers) = (api(context, scope.as_ref()), agent_triggers.clone());
-        let watch = pods::watch(context.clone(), pods, (known, writer), triggers, stop.clone());
+        let (pods, trigger) = (api(context, scope.as_ref()), trigger.clone());
+        let watch = pods::watch(context.clone(), pods, (known, writer), trigger, stop.clone());
         start("pods", watch.map(Ok).boxed());
     }
     let task_parts = task::Parts::new(context.clone(), Arc::clone(&task_stores));

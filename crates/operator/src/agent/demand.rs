@@ -154,21 +154,34 @@ pub(crate) async fn watch(
                 }
             }
         }
-        for name in changed {
-            let Some((namespace, agent)) = names::parse(&name, "agents") else { continue };
-            if !context.watches(namespace) {
-                continue;
-            }
-            // An agent created through the API has no resource in any scope; its trigger has no effect.
-            for trigger in &triggers {
-                let _ = trigger.send(ObjectRef::new(agent).within(namespace)).await;
-            }
+        trigger_changed(changed, &stores, &triggers).await;
+    }
+}
+
+/// Triggers the agents that have a resource. Those without one were created through the API, or have a resource that is not known
+/// yet: its first reconciliation finds what the cache has. So nothing waits for controllers that do not run yet.
+async fn trigger_changed(
+    agents: HashSet<String>,
+    stores: &[Store<Guarded<Agent>>],
+    triggers: &[mpsc::Sender<ObjectRef<Guarded<Agent>>>],
+) {
+    for name in agents {
+        let Some((namespace, agent)) = names::parse(&name, "agents") else { continue };
+        let agent = ObjectRef::new(agent).within(namespace);
+        let scope = stores.iter().zip(triggers).find(|(store, _)| store.get(&agent).is_some());
+        if let Some((_, trigger)) = scope {
+            let _ = trigger.send(agent).await;
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+    use kube::runtime::reflector;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
     use super::*;
 
     const AGENT: &str = "namespaces/a/agents/x";
@@ -229,6 +242,27 @@ mod tests {
         assert_eq!(cache.get(AGENT).unwrap().isolated.len(), 1);
         assert!(cache.apply(task(true)).contains(AGENT));
         assert_eq!(cache.get(AGENT), Some(DemandSnapshot::default()));
+    }
+
+    #[test]
+    fn agents_without_a_resource_are_not_triggered() {
+        let (first, _): (Store<Guarded<Agent>>, _) = reflector::store();
+        let (second, mut writer): (Store<Guarded<Agent>>, _) = reflector::store();
+        let ((one, mut triggers), (two, mut others)) = (mpsc::channel(1), mpsc::channel(1));
+        let (stores, senders) = ([first, second], [one, two]);
+        let changed = || HashSet::from([AGENT.to_owned(), "namespaces/b/agents/y".to_owned()]);
+        // Before the controllers run, no store has a resource, and nothing takes a trigger.
+        for _ in 0..3 {
+            trigger_changed(changed(), &stores, &senders).now_or_never().expect("waits for a controller");
+        }
+        let agent = json!({
+            "apiVersion": "rota.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "x", "namespace": "a"},
+            "spec": {"runtime": {"scripted": {}}},
+        });
+        writer.apply_watcher_event(&Event::Apply(serde_json::from_value(agent).unwrap()));
+        trigger_changed(changed(), &stores, &senders).now_or_never().expect("waits for a controller");
+        assert_eq!(others.try_recv().ok(), Some(ObjectRef::new("x").within("a")));
+        assert!(others.try_recv().is_err() && triggers.try_recv().is_err());
     }
 
     #[test]
