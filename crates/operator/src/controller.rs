@@ -26,7 +26,7 @@ use crate::kind::{Guarded, Kind};
 /// Objects reconciled concurrently. Most of the time is spent waiting for responses.
 const CONCURRENCY: u16 = 64;
 /// Seconds after which a watch is renewed: load balancers cut connections that are silent for longer.
-const WATCH_TIMEOUT_SECONDS: u32 = 200;
+pub(crate) const WATCH_TIMEOUT_SECONDS: u32 = 200;
 /// Delay before an object is reconciled again that changed during its reconciliation.
 const CONFLICT_DELAY: Duration = Duration::from_millis(100);
 

@@ -1,5 +1,7 @@
 //! Watch of worker pods: keeps the pods of each scope, by agent, and triggers the agents that they belong to.
 
+mod awaited;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -16,16 +18,21 @@ use rota_crds::resource::Agent;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::awaited::Awaited;
 use crate::cluster::{AGENT, ROLE};
 use crate::context::Context;
+use crate::controller::WATCH_TIMEOUT_SECONDS;
 use crate::kind::Guarded;
 use crate::terminating;
 
 /// Worker pods of one scope. The pods of an agent are found without a look at the others.
 #[derive(Clone)]
 pub(crate) struct WorkerPods {
+    /// Watched namespace; `None` is the whole cluster.
+    scope: Option<String>,
     store: Store<Pod>,
     by_agent: Arc<Mutex<ByAgent>>,
+    awaited: Arc<Mutex<Awaited>>,
     /// Cancelled once the first list has arrived.
     pub synced: CancellationToken,
 }
@@ -33,10 +40,29 @@ pub(crate) struct WorkerPods {
 type ByAgent = HashMap<ObjectRef<Guarded<Agent>>, HashSet<ObjectRef<Pod>>>;
 
 impl WorkerPods {
-    /// Returns the pods, and what the watch writes them with.
-    pub(crate) fn new() -> (Self, Writer<Pod>) {
+    /// Returns the pods of a namespace, or of the whole cluster, and what the watch writes them with.
+    pub(crate) fn new(scope: Option<String>) -> (Self, Writer<Pod>) {
         let (store, writer) = reflector::store();
-        (Self { store, by_agent: Arc::default(), synced: CancellationToken::new() }, writer)
+        let pods = Self {
+            scope,
+            store,
+            by_agent: Arc::default(),
+            awaited: Arc::default(),
+            synced: CancellationToken::new(),
+        };
+        (pods, writer)
+    }
+
+    /// Awaits a pod that was created, if it is of this scope.
+    pub(crate) fn created(&self, namespace: &str, uid: &str) {
+        if self.scope.as_deref().is_none_or(|scope| scope == namespace) {
+            self.awaited.lock().add(uid);
+        }
+    }
+
+    /// Returns whether a created pod is not delivered yet. What is delivered after this call is found by a later [`Self::of`].
+    pub(crate) fn awaits(&self, uid: &str) -> bool {
+        self.awaited.lock().contains(uid)
     }
 
     /// Returns the pods of an agent.
@@ -51,13 +77,28 @@ impl WorkerPods {
     /// Takes a pod as the watch delivers it.
     #[cfg(test)]
     pub(crate) fn apply(&self, writer: &mut Writer<Pod>, pod: Pod) {
-        let change = Event::Apply(pod);
-        writer.apply_watcher_event(&change);
-        self.observe(&change);
+        self.follow(writer, &Event::Apply(pod));
+    }
+
+    /// Takes a change as the watch delivers it.
+    #[cfg(test)]
+    pub(crate) fn follow(&self, writer: &mut Writer<Pod>, change: &Event<Pod>) {
+        writer.apply_watcher_event(change);
+        self.observe(change);
     }
 
     /// Follows a change that the store has. Returns the agents whose pods may have changed.
     fn observe(&self, change: &Event<Pod>) -> HashSet<ObjectRef<Guarded<Agent>>> {
+        let agents = self.observe_agents(change);
+        // Last, so that a pod which is not awaited any more is found.
+        self.awaited.lock().observe(change);
+        if matches!(change, Event::InitDone) {
+            self.synced.cancel();
+        }
+        agents
+    }
+
+    fn observe_agents(&self, change: &Event<Pod>) -> HashSet<ObjectRef<Guarded<Agent>>> {
         match change {
             Event::Apply(pod) => {
                 let agent = agent_of(pod);
@@ -89,7 +130,6 @@ impl WorkerPods {
                 }
                 let mut agents: HashSet<_> = new.keys().cloned().collect();
                 agents.extend(std::mem::replace(&mut *self.by_agent.lock(), new).into_keys());
-                self.synced.cancel();
                 agents
             }
             // The store has them once the list is complete. The controllers wait for the first one, and take no triggers before.
@@ -112,8 +152,9 @@ pub(crate) async fn watch(
     trigger: mpsc::Sender<ObjectRef<Guarded<Agent>>>,
     shutdown: CancellationToken,
 ) {
-    let config =
-        watcher::Config::default().labels(&format!("{ROLE}=worker,{}", context.options.class.selector()));
+    let config = watcher::Config::default()
+        .timeout(WATCH_TIMEOUT_SECONDS)
+        .labels(&format!("{ROLE}=worker,{}", context.options.class.selector()));
     let changes = watcher(pods, config).default_backoff().modify(|pod| pod.metadata.managed_fields = None);
     let mut changes = Box::pin(changes.reflect(writer).take_until(shutdown.cancelled_owned()));
     while let Some(change) = changes.next().await {
@@ -184,7 +225,7 @@ mod tests {
     async fn first_list_waits_for_no_controller() {
         let all: Vec<_> = (0..1100).map(|number| pod("one", &format!("pod-{number}"))).collect();
         let client = lists_once(&all);
-        let ((pods, writer), stop) = (WorkerPods::new(), CancellationToken::new());
+        let ((pods, writer), stop) = (WorkerPods::new(None), CancellationToken::new());
         // Nothing takes a trigger before the list is complete.
         let (trigger, mut triggers) = mpsc::channel(TRIGGER_QUEUE_SIZE);
         let watch =
@@ -205,7 +246,7 @@ mod tests {
 
     #[test]
     fn complete_list_triggers_agents_that_lost_pods() {
-        let (pods, mut writer) = WorkerPods::new();
+        let (pods, mut writer) = WorkerPods::new(None);
         let mut change = |change: Event<Pod>| {
             writer.apply_watcher_event(&change);
             let mut agents: Vec<_> = pods.observe(&change).into_iter().map(|agent| agent.name).collect();
@@ -223,7 +264,7 @@ mod tests {
 
     #[test]
     fn pods_are_found_by_their_agent() {
-        let (pods, mut writer) = WorkerPods::new();
+        let (pods, mut writer) = WorkerPods::new(None);
         let mut change = |change: Event<Pod>| {
             writer.apply_watcher_event(&change);
             pods.observe(&change);

@@ -156,7 +156,7 @@ fn start(
 
     let mut pod_stores = Vec::new();
     for (scope, trigger) in scopes.iter().zip(&agent_triggers) {
-        let (known, writer) = pods::WorkerPods::new();
+        let (known, writer) = pods::WorkerPods::new(scope.clone());
         pod_stores.push(known.clone());
         let (pods, trigger) = (api(context, scope.as_ref()), trigger.clone());
         let watch = pods::watch(context.clone(), pods, (known, writer), trigger, stop.clone());

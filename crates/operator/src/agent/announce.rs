@@ -24,7 +24,9 @@ impl Agents {
         let mut recorded = Ok(());
         for creation in state.creations.unrecorded() {
             match apply::record_creation(&self.context, &namespace, &creation).await {
-                Ok(()) => state.creations.recorded(&creation.uid),
+                Ok(true) => state.creations.recorded(&creation.uid),
+                // The watch may have delivered its whole life before its creation was answered.
+                Ok(false) => state.creations.forget(&creation.uid),
                 Err(error) => recorded = Err(error),
             }
         }

@@ -74,12 +74,12 @@ pub(super) async fn create_pod(
     }
 }
 
-/// Records that the operator has created a pod. Does nothing if it was deleted.
+/// Records that the operator has created a pod. Returns whether the pod exists.
 pub(super) async fn record_creation(
     context: &Context,
     namespace: &str,
     creation: &Creation,
-) -> Result<(), ReconcileError> {
+) -> Result<bool, ReconcileError> {
     let pods: Api<Pod> = Api::namespaced(context.kube.clone(), namespace);
     let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
     // The UID makes the write fail for a newer pod of the same name.
@@ -89,8 +89,9 @@ pub(super) async fn record_creation(
     });
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     match pods.patch_status(&creation.name, &params, &Patch::Strategic(&patch)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
         Err(error) if !cluster::is_deleted(&error) => Err(error.into()),
-        _ => Ok(()),
+        _ => Ok(true),
     }
 }
 

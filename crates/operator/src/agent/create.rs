@@ -1,5 +1,7 @@
 //! Starts the workers of a plan: creates their pods, and records each before the next.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use rota_crds::resource::Agent;
@@ -63,9 +65,12 @@ impl Agents {
                 return Ok(false);
             }
         };
-        state.creations.add(&pod, Instant::now());
+        let pod: Arc<Pod> = Arc::from(pod);
         let worker = started(&pod, task, hash);
-        state.pod_created(worker.clone(), Instant::now());
+        for scope in &self.pods {
+            scope.created(&namespace, &worker.uid);
+        }
+        state.creations.add(&pod);
         pods.push(worker);
         self.record_creations(agent, state).await?;
         Ok(true)

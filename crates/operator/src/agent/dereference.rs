@@ -115,8 +115,8 @@ pub(crate) enum PodLifecycle {
     Failed,
 }
 
-/// Returns the pods of an agent's workers, ordered by name, also those of which it is unknown who has created them. Those of other users
-/// are left out.
+/// Returns the pods of an agent's workers, ordered by name, also those that the watch has not delivered yet, and those of which it is
+/// unknown who has created them. Those of other users are left out.
 pub(super) fn worker_pods(
     agent: &Agent,
     pods: &[WorkerPods],
@@ -125,13 +125,16 @@ pub(super) fn worker_pods(
     now: Timestamp,
 ) -> Vec<WorkerPod> {
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
-    let pods = pods.iter().flat_map(|pods| pods.of(&namespace, &name));
+    let watched: Vec<_> = pods.iter().flat_map(|pods| pods.of(&namespace, &name)).collect();
+    let delivered: HashSet<_> = watched.iter().map(|pod| &pod.metadata.uid).collect();
+    let undelivered = creations.undelivered().filter(|pod| !delivered.contains(&pod.metadata.uid));
     let reports = Reports::of(demand);
-    let convert = |pod: Arc<Pod>| WorkerPod {
-        origin: origin::of(&pod, agent, creations, recorded_since),
-        ..worker_pod(&pod, &reports, now)
+    let convert = |pod: &Arc<Pod>| WorkerPod {
+        origin: origin::of(pod, agent, creations, recorded_since),
+        ..worker_pod(pod, &reports, now)
     };
-    let mut pods: Vec<_> = pods.map(convert).filter(|pod| pod.origin != Origin::Foreign).collect();
+    let mut pods: Vec<_> =
+        watched.iter().chain(undelivered).map(convert).filter(|pod| pod.origin != Origin::Foreign).collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     pods
 }

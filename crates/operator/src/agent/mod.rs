@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::authority::Authorities;
 use self::build::Plan;
-use self::demand::DemandCache;
+use self::demand::{DemandCache, DemandSnapshot};
 use self::dereference::WorkerPod;
 use self::origin::Origin;
 pub(crate) use self::pod::PodSpecInput;
@@ -177,18 +177,9 @@ impl Agents {
             return Ok(Action::requeue(DEMAND_RETRY_INTERVAL));
         };
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
-        let known = (&state.creations, self.context.pods_recorded_since);
-        let mut pods = dereference::worker_pods(agent, &self.pods, &demand, known, now);
-        for index in state.history.observe(&mut pods, Instant::now()) {
-            if pods[index].origin == Origin::Operator {
-                state.worker_joined(Start::of(&pods[index]), Instant::now());
-            }
-        }
-        let (mut pods, unknown) = dereference::by_origin(pods);
-        state.creations.retain(&pods, Instant::now());
+        let (mut pods, unknown) = self.observe(agent, state, &demand, now);
         let removed = self.end_unrecorded(agent, name, &unknown, &state.history).await;
         let recorded = self.record_creations(agent, state).await;
-        pods.extend(state.unobserved_pods(&pods, Instant::now()));
         let ended = self.handle_ended(agent, state, &pods, now).await;
         let rejected = checked.as_ref().err().cloned();
         let effective = state.accepted.effective(agent, checked, &self.context.options.workers);
@@ -227,6 +218,28 @@ impl Agents {
         self.report_start_failures(agent, name, state, &pods, failure).await?;
         let delay = requeue::after(agent, state, self.status_interval(), &pods, &unknown, hash);
         Ok(Action::requeue(if rejected.is_some() { delay.min(REJECTION_RETRY_INTERVAL) } else { delay }))
+    }
+
+    /// Returns the pods of an agent that the operator has created, and those of which it is unknown who has.
+    fn observe(
+        &self,
+        agent: &Agent,
+        state: &mut AgentState,
+        demand: &DemandSnapshot,
+        now: Timestamp,
+    ) -> (Vec<WorkerPod>, Vec<WorkerPod>) {
+        // First: a pod that is delivered meanwhile is among those of the watch.
+        state.creations.delivered(|uid| !self.pods.iter().any(|pods| pods.awaits(uid)));
+        let known = (&state.creations, self.context.pods_recorded_since);
+        let mut pods = dereference::worker_pods(agent, &self.pods, demand, known, now);
+        for index in state.history.observe(&mut pods, Instant::now()) {
+            if pods[index].origin == Origin::Operator {
+                state.worker_joined(Start::of(&pods[index]), Instant::now());
+            }
+        }
+        let (pods, unknown) = dereference::by_origin(pods);
+        state.creations.retain(&pods);
+        (pods, unknown)
     }
 
     /// Writes that an agent cannot be reconciled: immediately if it has no status, otherwise once the failure lasts.

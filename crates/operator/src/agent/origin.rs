@@ -5,14 +5,13 @@
 //! new pods. The record outlives the operator, and names the labels that the pod was created with. Pure.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Duration;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use rota_crds::resource::Agent;
-use tokio::time::Instant;
 
 use super::dereference::WorkerPod;
 use crate::cluster::TASK_UID;
@@ -21,8 +20,6 @@ use crate::cluster::TASK_UID;
 pub(super) const CREATED: &str = "rota.dev/CreatedByOperator";
 /// Beginning of the labels that name what a pod is for.
 const RESERVED_LABELS: &str = "rota.dev/";
-/// Upper bound on the time until the watch delivers a created pod.
-pub(super) const MAX_WATCH_LAG: Duration = Duration::from_secs(30);
 
 /// Who created a pod with the labels of a worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -96,21 +93,40 @@ pub(super) struct Creation {
     /// Its labels, as its record names them.
     pub labels: String,
     is_recorded: bool,
-    at: Instant,
+    /// The pod as it was created, until the watch has delivered it.
+    undelivered: Option<Arc<Pod>>,
 }
 
 impl Creations {
     /// Adds a pod that a create call has returned.
-    pub(super) fn add(&mut self, pod: &Pod, now: Instant) {
+    pub(super) fn add(&mut self, pod: &Arc<Pod>) {
         let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
         let labels = reserved_labels(pod.labels());
-        self.0.insert(uid.clone(), Creation { name, uid, labels, is_recorded: false, at: now });
+        let undelivered = Some(Arc::clone(pod));
+        self.0.insert(uid.clone(), Creation { name, uid, labels, is_recorded: false, undelivered });
+    }
+
+    /// Notes which pods the watch has delivered, by their UIDs.
+    pub(super) fn delivered(&mut self, is_delivered: impl Fn(&str) -> bool) {
+        for creation in self.0.values_mut().filter(|creation| is_delivered(&creation.uid)) {
+            creation.undelivered = None;
+        }
+    }
+
+    /// Returns the pods that the watch has not delivered yet. They are there: ignoring one would create it twice, and end its session.
+    pub(super) fn undelivered(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        self.0.values().filter_map(|creation| creation.undelivered.as_ref())
     }
 
     /// Forgets the pods that are not there any more.
-    pub(super) fn retain(&mut self, present: &[WorkerPod], now: Instant) {
+    pub(super) fn retain(&mut self, present: &[WorkerPod]) {
         let present: HashSet<_> = present.iter().map(|pod| &pod.uid).collect();
-        self.0.retain(|uid, creation| now - creation.at < MAX_WATCH_LAG || present.contains(uid));
+        self.0.retain(|uid, _| present.contains(uid));
+    }
+
+    /// Forgets a pod that was deleted.
+    pub(super) fn forget(&mut self, uid: &str) {
+        self.0.remove(uid);
     }
 
     /// Returns the pods whose creation is to be recorded.

@@ -12,7 +12,7 @@ use super::accepted::Accepted;
 use super::demand::DemandSnapshot;
 use super::dereference::WorkerPod;
 use super::history::PodHistory;
-use super::origin::{Creations, MAX_WATCH_LAG};
+use super::origin::Creations;
 use super::start_failure::{StartFailure, StartFailures};
 use super::{REJECTION_RETRY_INTERVAL, network};
 use crate::control_store::{Generation, Loss};
@@ -50,7 +50,6 @@ pub(super) struct AgentState {
     reported: Option<(v1::ReportAgentRequest, Instant)>,
     /// Reason of the last published Event.
     published: Option<String>,
-    created: Vec<(WorkerPod, Instant)>,
     pub creations: Creations,
     pub history: PodHistory,
     failures: StartFailures,
@@ -169,18 +168,6 @@ impl AgentState {
         self.network = Some((policy, now));
     }
 
-    pub(super) fn pod_created(&mut self, pod: WorkerPod, now: Instant) {
-        self.created.push((pod, now));
-    }
-
-    /// Returns created pods that the watch has not delivered yet. Ignoring them would create them twice.
-    pub(super) fn unobserved_pods(&mut self, observed: &[WorkerPod], now: Instant) -> Vec<WorkerPod> {
-        self.created.retain(|(pod, at)| {
-            now - *at < MAX_WATCH_LAG && !observed.iter().any(|observed| observed.name == pod.name)
-        });
-        self.created.iter().map(|(pod, _)| pod.clone()).collect()
-    }
-
     /// Returns whether these workers should be announced now: when they changed, and repeatedly while some have not
     /// joined.
     pub(super) fn announcement_due(
@@ -290,19 +277,6 @@ mod tests {
         assert_eq!(AgentState::default().begin_generation(store.generation(), true), Some(Loss::Replaced));
         // One that has not been registered lost nothing.
         assert_eq!(AgentState::default().begin_generation(store.generation(), false), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn created_pods_count_until_observed() {
-        let mut state = AgentState::default();
-        let now = Instant::now();
-        let pod = WorkerPod { name: "a-1".into(), ..WorkerPod::default() };
-        state.pod_created(pod.clone(), now);
-        assert_eq!(state.unobserved_pods(&[], now), std::slice::from_ref(&pod));
-        assert_eq!(state.unobserved_pods(&[pod], now), []);
-        assert_eq!(state.unobserved_pods(&[], now), [], "it was observed and deleted");
-        state.pod_created(WorkerPod::default(), now);
-        assert_eq!(state.unobserved_pods(&[], now + MAX_WATCH_LAG), []);
     }
 
     #[tokio::test(start_paused = true)]

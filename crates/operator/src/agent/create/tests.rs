@@ -1,10 +1,12 @@
-//! An operator that ends, or that the API server refuses, between the creation of two pods.
+//! An operator that ends, or that the API server refuses, between the creation of two pods, or whose watch of pods is cut off.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 use kube::Client;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::Event;
 use parking_lot::Mutex;
 use rota_proto::v1;
 use serde_json::{Value, json};
@@ -14,7 +16,7 @@ use super::super::Parts;
 use super::super::announce::{UnrecordedEnd, announced, unrecorded_end};
 use super::super::build;
 use super::super::demand::DemandSnapshot;
-use super::super::dereference;
+use super::super::dereference::{self, PodLifecycle};
 use super::*;
 use crate::context::tests::{api_server, context};
 use crate::pods::WorkerPods;
@@ -29,6 +31,8 @@ struct ApiServer {
     answers: usize,
     /// Notified of the first creation that is not answered.
     silent: Notify,
+    /// Whether another user deletes each pod immediately.
+    deletes: bool,
     /// Whether the creation of pods cannot be recorded.
     refuses_records: Mutex<bool>,
 }
@@ -57,7 +61,9 @@ impl ApiServer {
         pod["metadata"]["name"] = json!(format!("coder-{number}"));
         pod["metadata"]["uid"] = json!(format!("uid-{number}"));
         pod["metadata"]["creationTimestamp"] = json!("2030-01-01T00:00:05Z");
-        self.pods.lock().push(pod.clone());
+        if !self.deletes {
+            self.pods.lock().push(pod.clone());
+        }
         pod
     }
 
@@ -71,7 +77,10 @@ impl ApiServer {
             let name = pod["metadata"]["name"].as_str().unwrap();
             path.ends_with(&format!("/namespaces/team/pods/{name}/status"))
         };
-        let pod = pods.iter_mut().find(named).unwrap();
+        let Some(pod) = pods.iter_mut().find(named) else {
+            let status = json!({ "kind": "Status", "status": "Failure", "message": "no", "code": 404 });
+            return (StatusCode::NOT_FOUND, status);
+        };
         assert_eq!(pod["metadata"]["uid"], patch["metadata"]["uid"]);
         pod["status"] = patch["status"].clone();
         (StatusCode::OK, pod.clone())
@@ -82,9 +91,21 @@ impl ApiServer {
         Parts::new(context(self.client()), Vec::new(), Arc::new([])).agents
     }
 
+    /// Returns the same, with the pods that its watch delivers, and the writer of these.
+    fn watching_operator(self: &Arc<Self>) -> (Arc<Agents>, WorkerPods, Writer<Pod>) {
+        let (pods, writer) = WorkerPods::new(Some("team".to_owned()));
+        let agents = Parts::new(context(self.client()), vec![pods.clone()], Arc::new([])).agents;
+        (agents, pods, writer)
+    }
+
+    /// Returns a pod as a watch delivers it.
+    fn pod(&self, number: usize) -> Pod {
+        serde_json::from_value(self.pods.lock()[number].clone()).unwrap()
+    }
+
     /// Returns the pods that an operator knows for its own, and the others.
     fn observe(&self, operator: &Agents, state: &AgentState) -> (Vec<WorkerPod>, Vec<WorkerPod>) {
-        let (pods, mut writer) = WorkerPods::new();
+        let (pods, mut writer) = WorkerPods::new(None);
         for pod in self.pods.lock().iter() {
             pods.apply(&mut writer, serde_json::from_value(pod.clone()).unwrap());
         }
@@ -142,4 +163,60 @@ async fn no_pod_is_created_while_the_last_is_not_recorded() {
     *server.refuses_records.lock() = false;
     operator.record_creations(&agent, &mut state).await.unwrap();
     assert_eq!(announced(&state, &server.observe(&operator, &state).0).len(), 1);
+}
+
+/// Looks at the pods as a reconciliation does. Returns those of the operator, with the hash of the agent's template.
+fn observe(operator: &Agents, state: &mut AgentState) -> Vec<WorkerPod> {
+    let (mut own, unknown) =
+        operator.observe(&agent(), state, &DemandSnapshot::default(), Timestamp::UNIX_EPOCH);
+    assert_eq!(unknown, []);
+    own.iter_mut().for_each(|pod| HASH.clone_into(&mut pod.hash));
+    own
+}
+
+#[tokio::test(start_paused = true)]
+async fn created_pods_count_while_their_watch_is_silent() {
+    let server = Arc::new(ApiServer { answers: 9, ..ApiServer::default() });
+    let (operator, watched, mut writer) = server.watching_operator();
+    let (agent, mut state) = (agent(), AgentState::default());
+    let all = plan(&[]);
+    operator.start_workers(&agent, &mut state, &mut Vec::new(), &all, HASH).await.unwrap();
+    // Longer than a connection may be dead without being noticed: a task that runs there must not lose its worker.
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_secs(200)).await;
+        let own = observe(&operator, &mut state);
+        assert_eq!((announced(&state, &own).len(), plan(&own).start), (3, 0));
+    }
+    // The control plane knows the worker of one of them, which counts as such.
+    let worker = v1::WorkerDemand {
+        worker: "namespaces/team/workers/coder-0".into(),
+        connected: true,
+        running: 1,
+        ..v1::WorkerDemand::default()
+    };
+    let demand = v1::Demand { workers: vec![worker], ..v1::Demand::default() };
+    let demand = DemandSnapshot { demand, ..DemandSnapshot::default() };
+    let (own, _) = operator.observe(&agent, &mut state, &demand, Timestamp::UNIX_EPOCH);
+    let lifecycles: Vec<_> = own.iter().map(|pod| pod.lifecycle).collect();
+    assert_eq!(lifecycles, [PodLifecycle::Serving, PodLifecycle::Starting, PodLifecycle::Starting]);
+    // The watch has to begin again. One pod was deleted meanwhile.
+    let (first, second) = (server.pod(0), server.pod(1));
+    for change in [Event::Init, Event::InitApply(first.clone()), Event::InitApply(second), Event::InitDone] {
+        assert_eq!(observe(&operator, &mut state).len(), 3);
+        watched.follow(&mut writer, &change);
+    }
+    let own = observe(&operator, &mut state);
+    assert_eq!((announced(&state, &own).len(), plan(&own).start), (2, 1));
+    watched.follow(&mut writer, &Event::Delete(first));
+    assert_eq!(observe(&operator, &mut state).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pod_deleted_before_its_record_is_forgotten() {
+    let server = Arc::new(ApiServer { answers: 9, deletes: true, ..ApiServer::default() });
+    let (operator, _, _) = server.watching_operator();
+    let (agent, mut state) = (agent(), AgentState::default());
+    let one = Plan { start: 1, ..Plan::default() };
+    operator.start_workers(&agent, &mut state, &mut Vec::new(), &one, HASH).await.unwrap();
+    assert_eq!(observe(&operator, &mut state), []);
 }

@@ -2,6 +2,7 @@
 
 use rota_proto::v1::{Demand, IsolatedDemand, WorkerDemand};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::super::announce::{UnrecordedEnd, announced, unrecorded_end};
 use super::super::demand::DemandSnapshot;
@@ -84,16 +85,17 @@ impl Cluster {
         state: &mut AgentState,
         demand: DemandSnapshot,
     ) -> (Vec<String>, Vec<(String, UnrecordedEnd)>) {
-        let (pods, mut writer) = WorkerPods::new();
+        let (pods, mut writer) = WorkerPods::new(None);
         for pod in self.pods.values() {
             pods.apply(&mut writer, pod.clone());
         }
+        state.creations.delivered(|_| true);
         let known = (&state.creations, RECORDED_SINCE.parse().unwrap());
         let now = AFTER.parse().unwrap();
         let mut pods = dereference::worker_pods(&self.agent, &[pods], &demand, known, now);
         state.history.observe(&mut pods, Instant::now());
         let (own, unknown) = dereference::by_origin(pods);
-        state.creations.retain(&own, Instant::now());
+        state.creations.retain(&own);
         let ends = unknown.iter().map(|pod| (pod.name.clone(), unrecorded_end(pod, &state.history)));
         let names =
             announced(state, &own).into_iter().map(|worker| format!("{}/{}", worker.worker, worker.instance));
@@ -120,7 +122,7 @@ fn none() -> Vec<String> {
 async fn created_pod_is_announced_once_recorded() {
     let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
     let pod = cluster.create_worker(AFTER);
-    state.creations.add(&pod, Instant::now());
+    state.creations.add(&Arc::new(pod));
     assert_eq!(cluster.observe(&mut state, &[]), (none(), none()), "the next operator would delete it");
     // The condition is written, and the watch is behind.
     let unrecorded = cluster.pods.clone();
@@ -153,7 +155,7 @@ async fn pod_without_a_record_is_replaced() {
 async fn worker_whose_record_was_dropped_is_drained() {
     let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
     let pod = cluster.create_worker(AFTER);
-    state.creations.add(&pod, Instant::now());
+    state.creations.add(&Arc::new(pod));
     cluster.record(&mut state.creations);
     // A virtual kubelet writes a status without the conditions of others, and the operator is started again.
     cluster.change("coder-1", |pod| pod.status = None);
@@ -226,7 +228,7 @@ fn set_container(pod: &mut Pod, state: Value) {
 async fn copies_of_a_worker_pod_are_never_announced() {
     let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
     let pod = cluster.create_worker(AFTER);
-    state.creations.add(&pod, Instant::now());
+    state.creations.add(&Arc::new(pod));
     cluster.record(&mut state.creations);
     let original = cluster.pods["coder-1"].clone();
     // With its labels, its owner and its status, which the cluster drops.
@@ -271,7 +273,7 @@ async fn changed_labels_void_the_record() {
     {
         let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
         let pod = cluster.create_worker(AFTER);
-        state.creations.add(&pod, Instant::now());
+        state.creations.add(&Arc::new(pod));
         cluster.record(&mut state.creations);
         cluster.change("coder-1", label("team", "mine"));
         assert_eq!(
@@ -291,7 +293,7 @@ async fn changed_labels_void_the_record() {
     // The pod of another agent is none of this one.
     let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
     let pod = cluster.create_worker(AFTER);
-    state.creations.add(&pod, Instant::now());
+    state.creations.add(&Arc::new(pod));
     cluster.record(&mut state.creations);
     cluster.change("coder-1", label("rota.dev/agent", "reviewer"));
     cluster.agent.metadata.name = Some("reviewer".into());
@@ -327,15 +329,18 @@ async fn upgrade_keeps_the_pods_of_earlier_versions() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn creations_are_forgotten_with_their_pods() {
-    let (mut cluster, mut creations, now) = (Cluster::new(), Creations::default(), Instant::now());
-    creations.add(&cluster.create_worker(AFTER), now);
-    creations.retain(&[], now + MAX_WATCH_LAG / 2);
-    assert_eq!(creations.unrecorded().len(), 1, "the watch may be behind");
-    let present = WorkerPod { uid: "uid-1".into(), ..WorkerPod::default() };
-    creations.retain(&[present], now + MAX_WATCH_LAG);
-    assert_eq!(creations.unrecorded().len(), 1);
-    creations.retain(&[], now + MAX_WATCH_LAG);
-    assert_eq!(creations.unrecorded().len(), 0);
+#[test]
+fn creations_are_forgotten_with_their_pods() {
+    let (mut cluster, mut creations) = (Cluster::new(), Creations::default());
+    for _ in 0..2 {
+        creations.add(&Arc::new(cluster.create_worker(AFTER)));
+    }
+    creations.delivered(|uid| uid == "uid-2");
+    let undelivered: Vec<_> = creations.undelivered().map(|pod| pod.name_any()).collect();
+    assert_eq!(undelivered, ["coder-1"]);
+    creations.retain(&[WorkerPod { uid: "uid-1".into(), ..WorkerPod::default() }]);
+    let kept: Vec<_> = creations.unrecorded().into_iter().map(|creation| creation.uid).collect();
+    assert_eq!(kept, ["uid-1"]);
+    creations.forget("uid-1");
+    assert!(creations.unrecorded().is_empty());
 }

@@ -1,0 +1,78 @@
+//! Pods that a create call has returned and their watch has not delivered yet. Counts no time: a watch may be cut off silently for
+//! minutes, while its pods run. Pure.
+
+use std::collections::HashMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::watcher::Event;
+
+/// Created pods by UID, each with the number of lists that had begun when it was there.
+#[derive(Debug, Default)]
+pub(super) struct Awaited {
+    pods: HashMap<String, u64>,
+    lists_begun: u64,
+}
+
+impl Awaited {
+    pub(super) fn add(&mut self, uid: &str) {
+        self.pods.insert(uid.to_owned(), self.lists_begun);
+    }
+
+    pub(super) fn contains(&self, uid: &str) -> bool {
+        self.pods.contains_key(uid)
+    }
+
+    /// Follows a change that the store has.
+    pub(super) fn observe(&mut self, change: &Event<Pod>) {
+        match change {
+            Event::Apply(pod) | Event::Delete(pod) => {
+                self.pods.remove(pod.metadata.uid.as_deref().unwrap_or_default());
+            }
+            Event::Init => self.lists_begun += 1,
+            // What a list does not have that began with the pod there is gone. One that had begun before may lack it.
+            Event::InitDone => self.pods.retain(|_, lists_begun| *lists_begun == self.lists_begun),
+            // The store has it once the list is complete.
+            Event::InitApply(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(uid: &str) -> Pod {
+        serde_json::from_value(json!({"metadata": {"uid": uid}})).unwrap()
+    }
+
+    #[test]
+    fn created_pod_is_awaited_until_its_watch_has_it() {
+        let mut awaited = Awaited::default();
+        for change in [Event::Apply as fn(Pod) -> Event<Pod>, Event::Delete] {
+            awaited.add("a");
+            awaited.observe(&change(pod("b")));
+            assert!(awaited.contains("a"));
+            awaited.observe(&change(pod("a")));
+            assert!(!awaited.contains("a"));
+        }
+    }
+
+    #[test]
+    fn only_lists_that_began_later_show_a_pod_is_gone() {
+        let mut awaited = Awaited::default();
+        awaited.observe(&Event::Init);
+        awaited.add("a");
+        awaited.observe(&Event::InitApply(pod("b")));
+        awaited.observe(&Event::InitDone);
+        assert!(awaited.contains("a"), "it was created while the list was read");
+        // The next list fails, and is begun again.
+        awaited.observe(&Event::Init);
+        awaited.observe(&Event::Init);
+        awaited.observe(&Event::InitApply(pod("a")));
+        assert!(awaited.contains("a"), "the store does not have it yet");
+        awaited.observe(&Event::InitDone);
+        assert!(!awaited.contains("a"));
+    }
+}
