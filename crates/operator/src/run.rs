@@ -172,9 +172,10 @@ fn start(
     for Scoped { source, triggers, .. } in agents {
         let (reconciler, context, stop) = (Arc::clone(&agent_parts.agents), context.clone(), stop.clone());
         let synced_pods: Synced = pod_stores.iter().map(|pods| pods.synced.clone()).collect();
+        let synced_tasks = synced_tasks.clone();
         let run = async move {
-            // Before the pods are known, every pool would look empty.
-            if synced_pods.wait(&stop).await {
+            // Before the pods are known, every pool would look empty, and before the tasks are, none would seem to have a resource.
+            if synced_pods.wait(&stop).await && synced_tasks.wait(&stop).await {
                 let triggers = ReceiverStream::new(triggers);
                 controller::run("agent", source, reconciler, triggers, context, stop).await;
             }
@@ -314,3 +315,6 @@ where
         other => Ok(other?),
     }
 }
+
+#[cfg(test)]
+mod tests;
