@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
@@ -18,6 +19,11 @@ use crate::exit::Exit;
 /// Beginning and end of the names of backups in a directory, around the time of each.
 const PREFIX: &str = "rota-";
 const SUFFIX: &str = ".sqlite";
+/// End of the name of a file that is not complete.
+const PARTIAL: &str = ".partial";
+/// Time after the last write to such a file in a directory of backups after which its backup was surely killed: transfers end when
+/// nothing comes for a minute. Less than a day, so that of nightly backups each removes what the one before has left.
+const ABANDONED_AFTER: Duration = Duration::from_secs(12 * 60 * 60);
 
 #[derive(Debug, Args)]
 pub struct Prune {
@@ -128,11 +134,19 @@ impl Backup {
             )),
             (None, None) => bail!("a file or a directory is required"),
         };
+        let mut removed = Vec::new();
+        // The backup matters more than what others have left.
+        let left = self.directory.as_deref().and_then(|directory| abandoned(directory).ok());
+        for left in left.unwrap_or_default() {
+            match fs::remove_file(&left) {
+                Ok(()) => removed.push(left),
+                Err(error) => context.reporter.line(&format!("failed to remove {}: {error}", left.display())),
+            }
+        }
         let bytes = create(context, &path).await?;
-        let removed = match (&self.directory, self.keep) {
-            (Some(directory), Some(keep)) => remove_older(directory, keep)?,
-            _ => Vec::new(),
-        };
+        if let (Some(directory), Some(keep)) = (&self.directory, self.keep) {
+            removed.extend(remove_older(directory, keep)?);
+        }
         if !context.out.is_human() {
             context.out.value(&json!({ "file": path, "bytes": bytes, "removed": removed }))?;
             return Ok(Exit::Ok);
@@ -156,7 +170,7 @@ pub struct PartialFile {
 impl PartialFile {
     pub fn create(path: &Path) -> anyhow::Result<Self> {
         let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
+        partial.push(PARTIAL);
         let partial = PathBuf::from(partial);
         let _ = fs::remove_file(&partial);
         // Neither one that another user has put there meanwhile nor the target of a link.
@@ -217,18 +231,33 @@ async fn receive(context: &Context, to: &mut impl Write) -> anyhow::Result<u64> 
 
 /// Returns the backups of a directory, the newest last. Their names sort by time.
 pub fn backups(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let mut backups = Vec::new();
+    named(directory, SUFFIX)
+}
+
+/// Returns the files of a directory whose names begin like those of backups and have this end.
+fn named(directory: &Path, suffix: &str) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
     let entries =
         fs::read_dir(directory).with_context(|| format!("failed to read {}", directory.display()))?;
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
-            backups.push(path);
+        if name.starts_with(PREFIX) && name.ends_with(suffix) {
+            files.push(path);
         }
     }
-    backups.sort();
-    Ok(backups)
+    files.sort();
+    Ok(files)
+}
+
+/// Returns the files that killed backups have left in a directory.
+fn abandoned(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = named(directory, &format!("{SUFFIX}{PARTIAL}"))?;
+    // That of a backup that runs is written to, or just gone.
+    let written = |path: &Path| fs::symlink_metadata(path).and_then(|found| found.modified());
+    let age = |at: SystemTime| clock::now().duration_since(at).unwrap_or_default();
+    files.retain(|path| written(path).is_ok_and(|at| age(at) >= ABANDONED_AFTER));
+    Ok(files)
 }
 
 /// Removes all but the newest backups of a directory. Returns what was removed.

@@ -9,6 +9,7 @@
 mod admin;
 mod artifact_limits;
 mod artifacts;
+mod backups;
 mod bulk;
 mod chaos;
 mod claude;
