@@ -1,6 +1,7 @@
 //! Consistent copy of a database while it is in use.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -55,9 +56,18 @@ pub(crate) fn restore(copy: &Path, database: &Path, replace: bool) -> Result<(),
     }
     let new = disk::sibling(database, ".restored");
     remove(&new)?;
-    fs::copy(copy, &new)
-        .and_then(|_| fs::set_permissions(&new, fs::Permissions::from_mode(0o600)))
-        .and_then(|()| File::open(&new)?.sync_all())
+    let replaced = replace_by_copy(copy, &new, database);
+    if replaced.is_err() {
+        // It would take the room of the store that is there.
+        let _ = remove(&new);
+    }
+    replaced
+}
+
+fn replace_by_copy(copy: &Path, new: &Path, database: &Path) -> Result<(), Error> {
+    fs::copy(copy, new)
+        .and_then(|_| fs::set_permissions(new, fs::Permissions::from_mode(0o600)))
+        .and_then(|()| File::open(new)?.sync_all())
         .map_err(|error| failed("copied", &error))?;
     // The log of the old database would be taken for one of the new.
     if database.exists() {
@@ -65,7 +75,7 @@ pub(crate) fn restore(copy: &Path, database: &Path, replace: bool) -> Result<(),
     }
     // It follows another history.
     search::remove(database);
-    fs::rename(&new, database).map_err(|error| failed("renamed", &error))?;
+    fs::rename(new, database).map_err(|error| failed("renamed", &error))?;
     let folder = database.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all());
     folder.map_err(|error| failed("written", &error))
 }
@@ -106,12 +116,18 @@ fn room(volume: disk::Volume) -> u64 {
 
 fn remove(copy: &Path) -> Result<(), Error> {
     match fs::remove_file(copy) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed("removed", &error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("removed", &error)),
         _ => Ok(()),
     }
 }
 
 fn failed(what: &str, error: &std::io::Error) -> Error {
     let message = format!("the file of a backup cannot be {what}: {error}");
-    Error::Unavailable { message, hint: "check the data directory's owner and permissions" }
+    let hint = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
+            "the copy needs room next to the database, which stays until the copy is complete: free some space or enlarge the volume"
+        }
+        _ => "check the data directory's owner and permissions",
+    };
+    Error::Unavailable { message, hint }
 }
