@@ -1,9 +1,12 @@
 //! The control plane is restored from a backup: agents are registered again, and tasks that have ended are not run again.
 
 use rota_e2e::{Control, Outage, RELEASE, Space, run, run_with, until};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::TEST_TIMEOUT;
+
+/// Documentation with the pod that restores.
+const BACKUP: &str = include_str!("../../../../../docs/backup.md");
 
 /// Agent of the backup, whose tasks run until a file is created.
 const BEFORE: &str = "apiVersion: rota.dev/v1alpha1
@@ -50,25 +53,19 @@ async fn back_up() {
     run(&format!("kubectl -n {RELEASE} delete job backup-now")).await.success();
 }
 
-/// Restores the newest backup while the control plane is down. The claim of the backups is that of the store.
+/// Restores the newest backup while the control plane is down, by the pod of the documentation. The claim of the backups is that of
+/// the store.
 async fn restore() {
+    let (_, pod) = BACKUP.split_once("kubectl -n rota apply -f - <<'EOF'\n").unwrap();
+    let (pod, _) = pod.split_once("\nEOF\n").unwrap();
     let path = "-o jsonpath={.spec.template.spec.containers[0].image}";
     let image = run(&format!("kubectl -n {RELEASE} get deployment rota-server {path}")).await.success();
-    let security = json!({"runAsNonRoot": true, "runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532});
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "rota-restore", "namespace": RELEASE},
-        "spec": {
-            "restartPolicy": "Never", "securityContext": security,
-            "containers": [{
-                "name": "restore", "image": image.trim(), "imagePullPolicy": "IfNotPresent",
-                "args": ["restore", "--directory=/data", "--data-dir=/data/server", "--replace"],
-                "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-            }],
-            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "rota-data"}}],
-        },
-    });
-    run_with("kubectl create -f -", &pod.to_string()).await.success();
+    let pod = pod.replace("IMAGE ", &format!("{} ", image.trim())).replace("rota-backup", "rota-data");
+    // As in a cluster where the namespace of each release is labelled.
+    let level = "pod-security.kubernetes.io/enforce";
+    run(&format!("kubectl label namespace {RELEASE} --overwrite {level}=restricted")).await.success();
+    run_with(&format!("kubectl -n {RELEASE} create -f -"), &pod).await.success();
+    run(&format!("kubectl label namespace {RELEASE} {level}-")).await.success();
     let done =
         format!("kubectl -n {RELEASE} wait pod/rota-restore --for=jsonpath={{.status.phase}}=Succeeded");
     run(&format!("{done} --timeout=120s")).await.success();
