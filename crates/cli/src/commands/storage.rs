@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use jiff::civil::DateTime;
 use rota_proto::v1::{BackupRequest, PruneRequest, RebuildSearchIndexRequest, RotateKeyRequest};
 use rota_settings::HumanDuration;
 use rota_telemetry::clock;
@@ -19,6 +20,8 @@ use crate::exit::Exit;
 /// Beginning and end of the names of backups in a directory, around the time of each.
 const PREFIX: &str = "rota-";
 const SUFFIX: &str = ".sqlite";
+/// Time in the name of a backup.
+const TIME: &str = "%Y%m%dT%H%M%SZ";
 /// End of the name of a file that is not complete.
 const PARTIAL: &str = ".partial";
 /// Time after the last write to such a file in a directory of backups after which its backup was surely killed: transfers end when
@@ -128,10 +131,8 @@ impl Backup {
         }
         let path = match (self.file, &self.directory) {
             (Some(file), _) => file,
-            (None, Some(directory)) => directory.join(format!(
-                "{PREFIX}{}{SUFFIX}",
-                jiff::Timestamp::try_from(clock::now())?.strftime("%Y%m%dT%H%M%SZ")
-            )),
+            (None, Some(directory)) => directory
+                .join(format!("{PREFIX}{}{SUFFIX}", jiff::Timestamp::try_from(clock::now())?.strftime(TIME))),
             (None, None) => bail!("a file or a directory is required"),
         };
         let mut removed = Vec::new();
@@ -229,12 +230,12 @@ async fn receive(context: &Context, to: &mut impl Write) -> anyhow::Result<u64> 
     Ok(bytes)
 }
 
-/// Returns the backups of a directory, the newest last. Their names sort by time.
+/// Returns the backups of a directory, the newest last. Files without a time in their names are none of them.
 pub fn backups(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     named(directory, SUFFIX)
 }
 
-/// Returns the files of a directory whose names begin like those of backups and have this end.
+/// Returns the files of a directory that are named like backups up to this end, the newest last.
 fn named(directory: &Path, suffix: &str) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let entries =
@@ -242,12 +243,13 @@ fn named(directory: &Path, suffix: &str) -> anyhow::Result<Vec<PathBuf>> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with(PREFIX) && name.ends_with(suffix) {
-            files.push(path);
+        let time = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(suffix));
+        if let Some(time) = time.and_then(|time| DateTime::strptime(TIME, time).ok()) {
+            files.push((time, path));
         }
     }
     files.sort();
-    Ok(files)
+    Ok(files.into_iter().map(|(_, path)| path).collect())
 }
 
 /// Returns the files that killed backups have left in a directory.
@@ -282,15 +284,20 @@ mod tests {
             "rota-20300101T000000Z.sqlite",
             "rota-20300103T000000Z.sqlite",
             "rota-20300102T000000Z.sqlite",
+            "rota-before-0.2.sqlite",
             "other.sqlite",
         ] {
             fs::write(folder.path().join(name), "").unwrap();
         }
+        let newest = folder.path().join("rota-20300103T000000Z.sqlite");
+        assert_eq!(backups(folder.path()).unwrap().pop(), Some(newest));
         assert_eq!(
             remove_older(folder.path(), 2).unwrap(),
             [folder.path().join("rota-20300101T000000Z.sqlite")]
         );
         assert_eq!(remove_older(folder.path(), 2).unwrap(), [""; 0].map(PathBuf::from));
-        assert!(folder.path().join("other.sqlite").exists());
+        for kept in ["rota-before-0.2.sqlite", "other.sqlite"] {
+            assert!(folder.path().join(kept).exists(), "{kept} is none of them");
+        }
     }
 }
