@@ -255,7 +255,7 @@ fn named(directory: &Path, suffix: &str) -> anyhow::Result<Vec<PathBuf>> {
 /// Returns the files that killed backups have left in a directory.
 fn abandoned(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = named(directory, &format!("{SUFFIX}{PARTIAL}"))?;
-    // That of a backup that runs is written to, or just gone.
+    // That of a backup that runs is written to, or was renamed a moment ago.
     let written = |path: &Path| fs::symlink_metadata(path).and_then(|found| found.modified());
     let age = |at: SystemTime| clock::now().duration_since(at).unwrap_or_default();
     files.retain(|path| written(path).is_ok_and(|at| age(at) >= ABANDONED_AFTER));

@@ -34,7 +34,7 @@ async fn files_of_killed_backups_are_removed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn restore_without_room_leaves_the_volume_as_it_was() -> Result<()> {
+async fn restore_without_room_leaves_nothing() -> Result<()> {
     let fixture = Fixture::start(Graces::LONG).await?;
     let client = fixture.client()?;
     workload::agent(&client).await?;

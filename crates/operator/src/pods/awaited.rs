@@ -29,7 +29,7 @@ impl Awaited {
                 self.pods.remove(pod.metadata.uid.as_deref().unwrap_or_default());
             }
             Event::Init => self.lists_begun += 1,
-            // What a list does not have that began with the pod there is gone. One that had begun before may lack it.
+            // A list that began later and lacks the pod shows that it was deleted. One that had begun before may lack it.
             Event::InitDone => self.pods.retain(|_, lists_begun| *lists_begun == self.lists_begun),
             // The store has it once the list is complete.
             Event::InitApply(_) => {}
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn created_pod_is_awaited_until_its_watch_has_it() {
+    fn created_pod_is_awaited_until_delivered() {
         let mut awaited = Awaited::default();
         for change in [Event::Apply as fn(Pod) -> Event<Pod>, Event::Delete] {
             awaited.add("a");
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn only_lists_that_began_later_show_a_pod_is_gone() {
+    fn only_later_lists_end_the_wait() {
         let mut awaited = Awaited::default();
         awaited.observe(&Event::Init);
         awaited.add("a");

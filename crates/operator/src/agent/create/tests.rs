@@ -175,7 +175,7 @@ fn observe(operator: &Agents, state: &mut AgentState) -> Vec<WorkerPod> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn created_pods_count_while_their_watch_is_silent() {
+async fn created_pods_count_while_watch_is_silent() {
     let server = Arc::new(ApiServer { answers: 9, ..ApiServer::default() });
     let (operator, watched, mut writer) = server.watching_operator();
     let (agent, mut state) = (agent(), AgentState::default());
