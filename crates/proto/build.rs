@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+#[path = "src/boxed.rs"]
+mod boxed;
+
 const FILES: [&str; 11] = [
     "rota/v1/artifact.proto",
     "rota/v1/event.proto",
@@ -31,7 +34,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut set = compiler.file_descriptor_set();
     set.file.retain(|file| file.package() != "google.api");
 
-    tonic_prost_build::configure()
+    let generator = tonic_prost_build::configure();
+    boxed::FIELDS
+        .iter()
+        .fold(generator, |generator, field| generator.boxed(field))
         .codec_path("crate::codec::SmallBuffers")
         .compile_well_known_types(true)
         .extern_path(".google.api.HttpBody", "crate::HttpBody")
@@ -39,26 +45,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes(".rota.v1.Output.data")
         .bytes(".rota.v1.UploadPartsRequest.data")
         .bytes(".rota.v1.DownloadPartsResponse.data")
-        // Larger than what is sent most: unboxed, each message of a session would take the size of the largest.
-        .boxed(".rota.worker.v1.SessionResponse.kind.assign")
-        .boxed(".rota.worker.v1.SessionResponse.kind.welcome")
-        .boxed(".rota.worker.v1.SessionResponse.kind.input")
-        .boxed(".rota.worker.v1.SessionResponse.kind.cancel")
-        // Rare, and a failure is the error of many calls.
-        .boxed(".rota.v1.Failure.limit")
-        .boxed(".rota.v1.Failure.retry_after")
-        // A step with a task is many times as large as one that waits.
-        .boxed(".rota.v1.WorkflowStep.kind.task")
-        .boxed(".rota.v1.WorkflowStep.compensate")
-        .boxed(".rota.v1.WorkflowStep.kind.workflow")
-        .boxed(".rota.v1.WorkflowStep.kind.merge")
-        .boxed(".rota.v1.OnConflict.kind.task")
-        // Templates are what schedules name as a rule.
-        .boxed(".rota.v1.ScheduledWorkflow.spec")
-        // Rare, and tasks are moved around a lot.
-        .boxed(".rota.v1.Task.step")
-        .boxed(".rota.v1.TaskSpec.ttl_after_finished")
-        .boxed(".rota.v1.TaskSpec.result_schema")
         .btree_map(".")
         .compile_fds(set)?;
     // The canonical JSON mapping, for `-o json` and its readers.

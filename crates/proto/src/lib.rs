@@ -37,6 +37,7 @@
 
 pub mod artifact_names;
 mod bounds;
+mod boxed;
 pub mod causes;
 pub mod claude;
 mod codec;
@@ -94,3 +95,5 @@ pub mod worker {
 
 /// Serialized `FileDescriptorSet` of all `.proto` files, with comments.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+/// Fields, by their paths with those of their `oneof`, whose messages are on the heap: others are in the message that has them.
+pub const BOXED_FIELDS: &[&str] = boxed::FIELDS;

@@ -31,8 +31,8 @@ use crate::grpc::{self, deadline, encoded, ending, traced};
 use crate::trust::{accept, auth, cors, roles, scope};
 use crate::{code_flow, http, sessions};
 
-/// Largest message that is accepted: a prompt of 1 MiB with room to spare.
-const MAX_MESSAGE_SIZE: usize = 8 << 20;
+/// Largest message that is accepted.
+const MAX_MESSAGE_SIZE: usize = sessions::MAX_REQUEST;
 const MAX_HEALTH_REQUEST: usize = 256;
 
 impl Bound {
@@ -108,10 +108,11 @@ impl Bound {
             .layer(around(move |request, inner| ending::end_streams(stopping.clone(), request, inner)))
             .layer(tonic_web::GrpcWebLayer::new())
             .layer(Share)
+            // In front of all that reads messages.
+            .map_request(sessions::limit)
             .layer(unless_answered(move |request| {
                 scope::permit(Arc::clone(&gateway), MAX_MESSAGE_SIZE, request)
             }))
-            .map_request(sessions::limit)
             .layer(around(traced::record))
             .map_response(encoded::replace)
             .service(routes.routes().prepare());

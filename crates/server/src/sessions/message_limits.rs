@@ -1,20 +1,22 @@
-//! Limits of messages in bytes and elements: of workers' sessions, and of calls that require no token. They are applied to
-//! encoded messages before anything of them is decoded. Knows nothing of identities.
+//! Limits of the messages of all calls: of bytes, of elements, of the memory of what is decoded, and of the time until the only message
+//! of a call has arrived. They are applied to encoded messages before anything of them is decoded. Knows nothing of identities.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use parking_lot::Mutex;
 use rota_proto::framing::{self, Header, PREFIX};
 use rota_proto::limits::MESSAGE_ELEMENTS;
+use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::elements::{self, Excess};
+use super::elements::{self, Bounds, Excess, Input};
 use crate::trust::roles;
 use crate::wire::status::error;
 
@@ -26,6 +28,14 @@ pub(crate) const MAX_MESSAGE: usize = 2 << 20;
 const MAX_FIRST_ELEMENTS: usize = 8 << 10;
 /// Body of a call that requires no token, of gRPC and of HTTP.
 pub(crate) const MAX_ANONYMOUS: usize = 4 << 10;
+/// Message of any other call: a prompt of 1 MiB with room to spare.
+pub(crate) const MAX_REQUEST: usize = 8 << 20;
+/// Memory of a decoded message besides its texts and bytes, by estimate: eight times the largest one. A workflow of 10,000 steps has less.
+const MAX_DECODED: usize = 8 * MAX_REQUEST;
+/// Messages with fewer bytes are decoded as they are: 2,048 of the largest elements are less than [`MAX_DECODED`].
+const UNCHECKED: usize = 4 << 10;
+/// Time to receive the only message of a call.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Memory of an element besides its content: the largest one is an event.
 const ELEMENT_BYTES: usize = 256;
 
@@ -40,26 +50,41 @@ impl Sizes {
     }
 }
 
-/// Limits the body of a request: of a session, or of a call that requires no token.
+/// Limits the body of a request.
 pub(crate) fn limit(mut request: http::Request<Body>) -> http::Request<Body> {
-    let sizes = Sizes::default();
-    let limits = match request.uri().path() {
-        SESSION => {
-            request.extensions_mut().insert(sizes.clone());
-            Limits::SESSION
-        }
-        path if roles::is_anonymous(path) => Limits::ANONYMOUS,
-        _ => return request,
+    let path = request.uri().path();
+    let input = elements::input(path);
+    let is_anonymous = roles::is_anonymous(path);
+    let limits = match input {
+        _ if is_anonymous => Limits::ANONYMOUS,
+        Some(input) if path == SESSION => Limits::session(input),
+        // A stream of parts of contents, which are limited by their bytes alone.
+        Some(input) if input.is_stream && input.is_flat() => return request,
+        Some(input) => Limits::call(input),
+        None => return request,
     };
-    request.map(|body| Body::new(LimitedBody { sizes, ..LimitedBody::new(body, limits) }))
+    let time = (!input.is_some_and(|input| input.is_stream)).then_some(MESSAGE_TIMEOUT);
+    let sizes = Sizes::default();
+    if matches!(limits.first.check, Check::Elements(..)) {
+        request.extensions_mut().insert(sizes.clone());
+    }
+    request.map(|body| Body::new(LimitedBody { sizes, time, ..LimitedBody::new(body, limits) }))
+}
+
+/// What of a message is limited besides its bytes.
+#[derive(Clone, Copy)]
+enum Check {
+    Nothing,
+    /// Elements of a message of a session, which takes its sizes.
+    Elements(Input, usize),
+    Memory(Input),
 }
 
 /// Limits of one message of a body.
 #[derive(Clone, Copy)]
 struct Limit {
     bytes: usize,
-    /// `None` for messages other than those of a session, whose schema is not known here.
-    elements: Option<usize>,
+    check: Check,
 }
 
 #[derive(Clone, Copy)]
@@ -69,14 +94,65 @@ struct Limits {
 }
 
 impl Limits {
-    const SESSION: Self = Self {
-        first: Limit { bytes: MAX_FIRST_MESSAGE, elements: Some(MAX_FIRST_ELEMENTS) },
-        later: Limit { bytes: MAX_MESSAGE, elements: Some(MESSAGE_ELEMENTS) },
-    };
     const ANONYMOUS: Self = Self {
-        first: Limit { bytes: MAX_ANONYMOUS, elements: None },
-        later: Limit { bytes: 0, elements: None },
+        first: Limit { bytes: MAX_ANONYMOUS, check: Check::Nothing },
+        later: Limit { bytes: 0, check: Check::Nothing },
     };
+
+    fn session(input: Input) -> Self {
+        Self {
+            first: Limit { bytes: MAX_FIRST_MESSAGE, check: Check::Elements(input, MAX_FIRST_ELEMENTS) },
+            later: Limit { bytes: MAX_MESSAGE, check: Check::Elements(input, MESSAGE_ELEMENTS) },
+        }
+    }
+
+    fn call(input: Input) -> Self {
+        let each = Limit { bytes: MAX_REQUEST, check: Check::Memory(input) };
+        Self { first: each, later: each }
+    }
+}
+
+impl Limit {
+    fn check_bytes(&self, length: usize) -> Result<(), Status> {
+        if length <= self.bytes {
+            return Ok(());
+        }
+        let text = format!("a message has {length} bytes; at most {} are accepted", self.bytes);
+        Err(match self.check {
+            // As the decoder does, whose limits are smaller for some services.
+            Check::Memory(_) => Status::out_of_range(text),
+            Check::Nothing | Check::Elements(..) => error("MESSAGE_TOO_LARGE", text),
+        })
+    }
+
+    /// Checks a complete message. Returns the memory of one of a session, by estimate.
+    fn check_message(&self, message: &[u8]) -> Result<Option<usize>, Status> {
+        match self.check {
+            Check::Elements(input, most) => {
+                let found = elements::check(message, input, Bounds::elements(most));
+                let found = found.map_err(|excess| match excess {
+                    Excess::TooMany => {
+                        error("MESSAGE_TOO_LARGE", format!("a message has more than {most} elements"))
+                    }
+                    Excess::Malformed => error("PROTOCOL_VIOLATION", "a message is malformed"),
+                })?;
+                Ok(Some(message.len() + found * ELEMENT_BYTES))
+            }
+            Check::Memory(input) if message.len() >= UNCHECKED => {
+                match elements::check(message, input, Bounds::memory(MAX_DECODED)) {
+                    Ok(_) => Ok(None),
+                    Err(Excess::TooMany) => {
+                        let most = MAX_DECODED >> 20;
+                        let text =
+                            format!("the elements of a message would take more than {most} MiB of memory");
+                        Err(error("MESSAGE_TOO_LARGE", text))
+                    }
+                    Err(Excess::Malformed) => Err(Status::invalid_argument("a message is malformed")),
+                }
+            }
+            Check::Nothing | Check::Memory(_) => Ok(None),
+        }
+    }
 }
 
 /// A body that passes on complete messages within the limits, and fails with a status at the first one beyond them.
@@ -87,13 +163,22 @@ struct LimitedBody {
     limits: Limits,
     /// Shared with the session that takes the messages.
     sizes: Sizes,
+    /// Time until all of it must have arrived. It begins when something is awaited.
+    time: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
     first: bool,
     ended: bool,
 }
 
 impl LimitedBody {
     fn new(inner: Body, limits: Limits) -> Self {
-        Self { inner, partial: BytesMut::new(), limits, sizes: Sizes::default(), first: true, ended: false }
+        let (partial, sizes) = (BytesMut::new(), Sizes::default());
+        Self { inner, partial, limits, sizes, time: None, timer: None, first: true, ended: false }
+    }
+
+    fn is_late(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(time) = self.time else { return false };
+        self.timer.get_or_insert_with(|| Box::pin(sleep(time))).as_mut().poll(context).is_ready()
     }
 
     /// Returns the length of the complete messages at the beginning of `bytes`.
@@ -103,23 +188,21 @@ impl LimitedBody {
             let rest = bytes.get(checked..).unwrap_or_default();
             let Some(Header { length, .. }) = framing::header(rest) else { return Ok(checked) };
             let limit = if self.first { self.limits.first } else { self.limits.later };
-            if length > limit.bytes {
-                let text = format!("a message has {length} bytes; at most {} are accepted", limit.bytes);
-                return Err(error("MESSAGE_TOO_LARGE", text));
-            }
+            limit.check_bytes(length)?;
             let Some(message) = rest.get(PREFIX..PREFIX + length) else { return Ok(checked) };
-            if let Some(elements) = limit.elements {
-                let found = elements::check(message, elements).map_err(|excess| match excess {
-                    Excess::TooMany => {
-                        error("MESSAGE_TOO_LARGE", format!("a message has more than {elements} elements"))
-                    }
-                    Excess::Malformed => error("PROTOCOL_VIOLATION", "a message is malformed"),
-                })?;
-                self.sizes.0.lock().push_back(length + found * ELEMENT_BYTES);
+            if let Some(size) = limit.check_message(message)? {
+                self.sizes.0.lock().push_back(size);
             }
             self.first = false;
             checked += PREFIX + length;
         }
+    }
+
+    /// Keeps what arrived, with room for the rest of its message, whose length has been checked.
+    fn keep(&mut self, data: &[u8]) {
+        let whole = framing::header(&self.partial).map_or(0, |header| PREFIX + header.length);
+        self.partial.reserve(whole.saturating_sub(self.partial.len()).max(data.len()));
+        self.partial.extend_from_slice(data);
     }
 
     /// Takes what arrived. Returns the messages that it completes.
@@ -127,10 +210,10 @@ impl LimitedBody {
         if self.partial.is_empty() {
             let complete = self.check(&data)?;
             let messages = data.split_to(complete);
-            self.partial.extend_from_slice(&data);
+            self.keep(&data);
             return Ok(messages);
         }
-        self.partial.extend_from_slice(&data);
+        self.keep(&data);
         let mut partial = std::mem::take(&mut self.partial);
         let complete = self.check(&partial)?;
         let messages = partial.split_to(complete).freeze();
@@ -148,7 +231,14 @@ impl http_body::Body for LimitedBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         while !self.ended {
-            let data = match ready!(Pin::new(&mut self.inner).poll_frame(context)) {
+            let polled = match Pin::new(&mut self.inner).poll_frame(context) {
+                Poll::Ready(polled) => polled,
+                Poll::Pending if self.is_late(context) => {
+                    Some(Err(Status::deadline_exceeded("the message of the call did not arrive")))
+                }
+                Poll::Pending => return Poll::Pending,
+            };
+            let data = match polled {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => data,
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
@@ -178,69 +268,4 @@ impl http_body::Body for LimitedBody {
 }
 
 #[cfg(test)]
-mod tests {
-    use rota_proto::worker::v1::session_request::Kind;
-    use rota_proto::worker::v1::{Hello, Reject, Release, SessionRequest, WorkerHeartbeat, WorkerStatus};
-
-    use super::*;
-
-    fn framed(kind: Kind) -> Vec<u8> {
-        framing::encode(&SessionRequest { kind: Some(kind) })
-    }
-
-    fn prefix(length: u32) -> Bytes {
-        [&[0][..], &length.to_be_bytes()].concat().into()
-    }
-
-    #[test]
-    fn messages_in_any_pieces_are_passed_on() {
-        let hello = Kind::Hello(Hello { agent: "coder".to_owned(), ..Hello::default() });
-        let beat = Kind::Heartbeat(WorkerHeartbeat { cpu: 0.5, ..WorkerHeartbeat::default() });
-        let stream = [framed(hello), framed(beat.clone()), framed(beat)].concat();
-        for size in 1..=stream.len() {
-            let mut body = LimitedBody::new(Body::empty(), Limits::SESSION);
-            let passed: Vec<u8> = stream
-                .chunks(size)
-                .flat_map(|chunk| body.accept(Bytes::copy_from_slice(chunk)).unwrap().to_vec())
-                .collect();
-            assert!(passed == stream && body.partial.is_empty(), "{size}");
-        }
-    }
-
-    #[test]
-    fn large_message_is_rejected_at_its_prefix() {
-        let mut body = LimitedBody::new(Body::empty(), Limits::SESSION);
-        let refused = body.accept(prefix((MAX_FIRST_MESSAGE + 1) as u32)).unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
-
-        let mut body = LimitedBody::new(Body::empty(), Limits::SESSION);
-        body.accept(framed(Kind::Hello(Hello::default())).into()).unwrap();
-        assert!(body.accept(prefix(MAX_MESSAGE as u32)).unwrap().is_empty());
-        let mut body = LimitedBody::new(Body::empty(), Limits::SESSION);
-        body.accept(framed(Kind::Hello(Hello::default())).into()).unwrap();
-        let refused = body.accept(prefix((MAX_MESSAGE + 1) as u32)).unwrap_err();
-        assert!(refused.message().contains("2097153 bytes"), "{refused}");
-    }
-
-    #[test]
-    fn messages_have_sizes_in_their_order() {
-        let text = || "x".repeat(1 << 20);
-        let kinds = [
-            Kind::Reject(Reject { reason: text(), ..Reject::default() }),
-            Kind::Release(Release { request_ids: vec![text()], ..Release::default() }),
-            Kind::Status(WorkerStatus { not_ready_reason: text(), ..WorkerStatus::default() }),
-        ];
-        let request_ids = vec![String::new(); 1000];
-        let release = Kind::Release(Release { request_ids, ..Release::default() });
-        let beat = Kind::Heartbeat(WorkerHeartbeat::default());
-        let mut body = LimitedBody::new(Body::empty(), Limits::SESSION);
-        let hello = framed(Kind::Hello(Hello::default()));
-        let all = [hello].into_iter().chain(kinds.into_iter().chain([beat, release]).map(framed));
-        body.accept(all.collect::<Vec<_>>().concat().into()).unwrap();
-        let sizes: Vec<_> = (0..6).map(|_| body.sizes.take()).collect();
-        assert!(sizes[0] < 1024 && sizes[4] < 1024, "{sizes:?}");
-        assert!(sizes[1..4].iter().all(|size| *size >= 1 << 20), "{sizes:?}");
-        assert!(sizes[5] >= 1000 * size_of::<String>(), "an empty id takes memory: {sizes:?}");
-        assert!(body.sizes.0.lock().is_empty());
-    }
-}
+mod tests;
