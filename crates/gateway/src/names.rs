@@ -2,7 +2,8 @@
 //! names. Knows not who may call what.
 
 use prost::DecodeError;
-use prost_reflect::{DynamicMessage, MethodDescriptor, Value};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost_reflect::{Kind, MessageDescriptor, MethodDescriptor};
 
 use crate::Gateway;
 
@@ -14,6 +15,10 @@ const WITHOUT_PATH: &[(&str, &str)] = &[
     ("FindMissingParts", "parent"),
 ];
 const PREFIX: &str = "namespaces/";
+/// Number of the key in an entry of a map.
+const MAP_KEY: u32 = 1;
+/// More nested messages than the decoder allows.
+const MAX_DEPTH: usize = 128;
 
 /// Names of resources in a request.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -26,15 +31,15 @@ pub struct Names {
 }
 
 impl Gateway {
-    /// Returns the names in the first message of a call, by the call's path in gRPC.
+    /// Returns the names in the first message of a call, by the call's path in gRPC. The message is read in its encoded form: a decoded
+    /// one of any type is hundreds of times as large. What the decoder refuses may have no names here.
     pub fn names(&self, path: &str, message: &[u8]) -> Result<Names, DecodeError> {
         let Some(call) = self.call_at(path) else { return Ok(Names::default()) };
-        let message = DynamicMessage::decode(call.input(), message)?;
         let fields = self.subject_fields(&call);
-        let subjects = fields.iter().map(|field| text_at(&message, field)).collect();
-        let mut others = Vec::new();
-        collect(&message, &mut others);
-        Ok(Names { subjects, others })
+        let mut names = Names { subjects: vec![String::new(); fields.len()], others: Vec::new() };
+        let wanted: Vec<_> = fields.iter().map(String::as_str).enumerate().collect();
+        collect(&call.input(), message, &wanted, &mut names, 0)?;
+        Ok(names)
     }
 
     fn call_at(&self, path: &str) -> Option<MethodDescriptor> {
@@ -54,31 +59,49 @@ impl Gateway {
     }
 }
 
-/// Returns the text in a field such as `task.name`; an empty one if it is not set.
-fn text_at(message: &DynamicMessage, field: &str) -> String {
-    let Some((first, rest)) = field.split_once('.') else {
-        let value = message.get_field_by_name(field);
-        return value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
-    };
-    let inner = message.get_field_by_name(first);
-    inner.and_then(|inner| Some(text_at(inner.as_message()?, rest))).unwrap_or_default()
-}
-
-fn collect(message: &DynamicMessage, found: &mut Vec<String>) {
-    // As deep as the decoder permits.
-    for (_, value) in message.fields() {
-        collect_value(value, found);
+/// Collects the names in an encoded message. `wanted` are the fields with its subjects, such as `task.name`, with their places; the last
+/// value of a field counts, as for the decoder.
+fn collect(
+    message: &MessageDescriptor,
+    mut bytes: &[u8],
+    wanted: &[(usize, &str)],
+    names: &mut Names,
+    depth: usize,
+) -> Result<(), DecodeError> {
+    let is_entry = message.is_map_entry();
+    while !bytes.is_empty() {
+        let (number, wire) = decode_key(&mut bytes)?;
+        let mut rest = bytes;
+        // Checks the length, too.
+        skip_field(wire, number, &mut rest, DecodeContext::default())?;
+        let (mut value, _) = bytes.split_at(bytes.len() - rest.len());
+        bytes = rest;
+        // Keys of maps name nothing.
+        let is_read = wire == WireType::LengthDelimited && !(is_entry && number == MAP_KEY);
+        let Some(field) = message.get_field(number).filter(|_| is_read) else { continue };
+        decode_varint(&mut value)?;
+        match field.kind() {
+            Kind::String => {
+                // The decoder refuses others.
+                let Ok(text) = std::str::from_utf8(value) else { continue };
+                for (place, _) in wanted.iter().filter(|(_, path)| *path == field.name()) {
+                    text.clone_into(&mut names.subjects[*place]);
+                }
+                if is_name(text) {
+                    names.others.push(text.to_owned());
+                }
+            }
+            Kind::Message(inner) if depth < MAX_DEPTH => {
+                let below = wanted.iter().filter_map(|(place, path)| {
+                    let (first, path) = path.split_once('.')?;
+                    (first == field.name()).then_some((*place, path))
+                });
+                collect(&inner, value, &below.collect::<Vec<_>>(), names, depth + 1)?;
+            }
+            _ => {}
+        }
     }
-}
-
-fn collect_value(value: &Value, found: &mut Vec<String>) {
-    match value {
-        Value::String(text) if is_name(text) => found.push(text.clone()),
-        Value::Message(message) => collect(message, found),
-        Value::List(values) => values.iter().for_each(|value| collect_value(value, found)),
-        Value::Map(values) => values.values().for_each(|value| collect_value(value, found)),
-        _ => {}
-    }
+    Ok(())
 }
 
 /// Whether a text is the name of a resource, and not one of more words that begins like one.
@@ -169,5 +192,58 @@ mod tests {
         assert_eq!(gateway.names(path, &[]).unwrap().subjects, [""]);
         assert!(gateway.names(path, &[0xff]).is_err());
         assert_eq!(gateway.names("/other.Service/Call", &[]).unwrap(), Names::default());
+    }
+
+    #[test]
+    fn names_are_those_that_the_decoder_finds() {
+        let gateway = gateway();
+        let of = |name: &str| v1::Task { name: name.to_owned(), ..Default::default() };
+        let update = |name| v1::UpdateTaskRequest { task: Some(of(name)), ..Default::default() };
+        // The parts of a message that is sent twice are merged, and the last value of a field counts.
+        let again = v1::Task { alias: "a".to_owned(), ..Default::default() };
+        let again = v1::UpdateTaskRequest { task: Some(again), ..Default::default() };
+        let sent = [update("namespaces/a/tasks/x"), update("namespaces/b/tasks/x"), again];
+        let sent: Vec<u8> = sent.iter().flat_map(Message::encode_to_vec).collect();
+        let names = gateway.names("/rota.v1.TaskService/UpdateTask", &sent).unwrap();
+        assert_eq!(v1::UpdateTaskRequest::decode(&sent[..]).unwrap().task.unwrap().name, names.subjects[0]);
+        assert_eq!(names.others, ["namespaces/a/tasks/x", "namespaces/b/tasks/x"]);
+
+        let labels = [("namespaces/key".to_owned(), "namespaces/value".to_owned())].into();
+        let labelled = v1::Task { labels, ..Default::default() };
+        let created = v1::CreateTaskRequest { task: Some(labelled), ..Default::default() };
+        let names = gateway.names("/rota.v1.TaskService/CreateTask", &created.encode_to_vec()).unwrap();
+        assert_eq!(
+            (names.subjects, names.others),
+            (vec![String::new()], vec!["namespaces/value".to_owned()])
+        );
+        // Lengths beyond the end, at any depth.
+        for wrong in [&[0x0a, 5, b'x'][..], &[0x12, 2, 0x0a, 5], &[0x0a]] {
+            assert!(gateway.names("/rota.v1.TaskService/CreateTask", wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn deeply_nested_messages_end() {
+        let nested = |numbers: &[u32], inner: Vec<u8>| {
+            numbers.iter().rev().fold(inner, |inner, number| {
+                let mut outer = Vec::new();
+                prost::encoding::bytes::encode(*number, &inner, &mut outer);
+                outer
+            })
+        };
+        let deep = |lists| {
+            let text = nested(&[3], b"namespaces/deep".to_vec());
+            // A value that is a list of one value.
+            let value = (0..lists).fold(text, |value, _| nested(&[6, 1], value));
+            // The value of a field of task.spec.input.
+            nested(&[2, 4, 3, 1, 2], value)
+        };
+        let gateway = gateway();
+        let others =
+            |message: &[u8]| gateway.names("/rota.v1.TaskService/CreateTask", message).unwrap().others;
+        let decoded = |message: &[u8]| v1::CreateTaskRequest::decode(message).is_ok();
+        let (some, most) = (deep(10), deep(5_000));
+        assert!(decoded(&some) && !decoded(&most));
+        assert_eq!((others(&some).len(), others(&most).len()), (1, 0));
     }
 }
