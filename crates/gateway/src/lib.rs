@@ -15,7 +15,7 @@
 //!
 //! 1. `routes.rs` finds the call by method and path; `template.rs` fills the fields that the path names.
 //! 2. `call.rs` makes a gRPC request of it, whose body is read and converted (`request.rs`) only when the service asks for it:
-//!    a caller without rights is refused before anything of the body is read.
+//!    a caller without rights is refused before anything of the body is read. `values.rs` bounds its memory.
 //! 3. The services answer. `response.rs` converts one message; `stream.rs` converts many, as lines of JSON or as server-sent
 //!    events; `content.rs` passes contents on that are no JSON; `status.rs` converts errors.
 //!
@@ -37,6 +37,7 @@ mod socket;
 mod status;
 mod stream;
 mod template;
+mod values;
 
 use std::sync::Arc;
 

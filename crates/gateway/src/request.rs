@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 use tonic::Status;
 
 use crate::routes::{Body, Route};
-use crate::status::invalid;
+use crate::status::{self, invalid};
+use crate::values::{self, MAX_VALUES, Unparsed};
 
 /// The parts of a request besides its body.
 #[derive(Debug, Clone)]
@@ -136,7 +137,12 @@ pub(crate) fn expression_of(number: &FieldDescriptor) -> Option<FieldDescriptor>
 const NAMES: &str = "GET /api/v1/openapi.json describes all calls and their fields";
 
 fn json(body: &[u8]) -> Result<Value, Box<Status>> {
-    serde_json::from_slice(body).map_err(|error| invalid(&format!("the body is no valid JSON: {error}"), ""))
+    values::parse(body).map_err(|why| match why {
+        Unparsed::TooMany => {
+            status::error("BODY_TOO_LARGE", &format!("the body has more than {MAX_VALUES} values"), "")
+        }
+        Unparsed::Invalid(error) => invalid(&format!("the body is no valid JSON: {error}"), ""),
+    })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -15,14 +15,14 @@ use tokio_stream::StreamMap;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::caller::Caller;
-use super::message::{Incoming, message, read};
+use super::message::{Incoming, Read, message, read};
 use super::subscription::{self, Sent};
-use crate::call::Inner;
+use crate::call::{Inner, LARGE};
 use crate::status;
 
 /// Largest message of a client: that of a request over HTTP, and its frame.
@@ -102,7 +102,7 @@ async fn exchange<S: Inner>(
                     Err(error) => return failed(&error),
                 };
                 received_at = Instant::now();
-                let answer = match read(&text) {
+                let answer = match read_apart(text).await {
                     Err((id, refused)) => Some((id, refused)),
                     Ok((id, Incoming::Subscribe(_))) if subscriptions.contains_key(&id) => {
                         let why = "a subscription has this id already";
@@ -154,6 +154,15 @@ async fn exchange<S: Inner>(
         }
     }
     end(CloseCode::Away, "the control plane is stopping; connect again")
+}
+
+/// Reads a message of a client, a large one on a thread of its own.
+async fn read_apart(text: Utf8Bytes) -> Read {
+    if text.len() < LARGE {
+        return read(&text);
+    }
+    let failed = |_| Err((None, Box::new(Status::internal("the message could not be read"))));
+    tokio::task::spawn_blocking(move || read(&text)).await.unwrap_or_else(failed)
 }
 
 fn end(code: CloseCode, why: &'static str) -> Option<End> {

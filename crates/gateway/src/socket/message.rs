@@ -8,6 +8,7 @@ use tonic::Status;
 
 use super::caller::Command;
 use crate::status;
+use crate::values::{self, MAX_VALUES, Unparsed};
 
 /// Letters of the id of a message.
 const MAX_ID: usize = 64;
@@ -89,14 +90,21 @@ struct Answer {
     input: Value,
 }
 
-/// Reads a message. An error comes with the id of the message, if it has one.
-pub(super) fn read(text: &str) -> Result<(String, Incoming), (Option<String>, Box<Status>)> {
+/// What a message asks for, with its id. An error comes with the id of the message, if it has one.
+pub(super) type Read = Result<(String, Incoming), (Option<String>, Box<Status>)>;
+
+/// Reads a message, a text in JSON.
+pub(super) fn read(text: &str) -> Read {
     let invalid = |why: &str| status::error("MESSAGE_INVALID", why, "docs/http-api.md lists the messages");
-    let read: Result<Value, _> = serde_json::from_str(text);
-    let mut message = match read {
+    let mut message = match values::parse(text.as_bytes()) {
         Ok(Value::Object(message)) => message,
         Ok(_) => return Err((None, invalid("the message is not a JSON object"))),
-        Err(error) => return Err((None, invalid(&format!("the message is no valid JSON: {error}")))),
+        Err(Unparsed::TooMany) => {
+            return Err((None, invalid(&format!("the message has more than {MAX_VALUES} values"))));
+        }
+        Err(Unparsed::Invalid(error)) => {
+            return Err((None, invalid(&format!("the message is no valid JSON: {error}"))));
+        }
     };
     let id = match message.remove("id") {
         Some(Value::String(id)) if !id.is_empty() && id.len() <= MAX_ID => id,
@@ -251,6 +259,9 @@ mod tests {
 
     #[test]
     fn malformed_messages_are_refused() {
+        let many = format!(r#"{{"type":"create","id":"1","task":[{}0]}}"#, "0,".repeat(MAX_VALUES));
+        let (_, refused) = read(&many).unwrap_err();
+        assert!(refused.message().contains("more than 131072 values"), "{refused}");
         for (text, why) in [
             ("", "no valid JSON"),
             ("[]", "not a JSON object"),

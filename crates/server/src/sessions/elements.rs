@@ -87,7 +87,7 @@ struct Field {
 }
 
 struct Schema {
-    /// Fields by message.
+    /// Fields of each message, by its index.
     messages: Vec<Vec<Field>>,
     inputs: HashMap<String, Input>,
 }
