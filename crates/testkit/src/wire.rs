@@ -22,6 +22,20 @@ pub struct Field4 {
     pub value: Bytes,
 }
 
+/// As [`Field1`], with values of the field number 2.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Fields2 {
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub values: Vec<Bytes>,
+}
+
+/// Returns a field of bytes in its encoded form, such as a message within another one.
+pub fn field(number: u32, content: Vec<u8>) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    prost::encoding::bytes::encode(number, &content, &mut encoded);
+    encoded
+}
+
 /// Makes a unary call with a message. Returns the answer of the server, whose content is ignored.
 pub async fn call<M: prost::Message + 'static>(
     endpoint: &str,

@@ -19,7 +19,7 @@ use crate::responses::Response;
 use crate::small_disk::SmallDisk;
 
 const ROTA: &str = env!("CARGO_BIN_EXE_rota");
-const TOKEN: &str = "a-token-for-tests-that-is-long-enough";
+pub(crate) const TOKEN: &str = "a-token-for-tests-that-is-long-enough";
 
 /// Timeouts of the control plane for workers.
 #[derive(Debug, Clone, Copy)]

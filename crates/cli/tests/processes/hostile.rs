@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
 use futures::future::{join_all, try_join_all};
 use futures::{SinkExt, StreamExt};
 use rota_client::Client;
@@ -13,19 +14,23 @@ use rota_proto::worker::v1::session_request::Kind as Outgoing;
 use rota_proto::worker::v1::{FetchPreviousResultRequest, Report};
 use rota_testkit::raw::{RawWorker, hello, output, question};
 use rota_testkit::tasks;
-use rota_testkit::wire::{Field1, Field4, begin, call};
+use rota_testkit::wire::{Field1, Field4, Fields2, begin, call, field};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
+use crate::fixture::TOKEN;
 use crate::{Fixture, Graces};
 
 const SUBSCRIBE: &str =
     r#"{"type":"subscribe","id":"t","channel":"tasks","parent":"namespaces/default","snapshot":false}"#;
 const SESSION: &str = "/rota.worker.v1.WorkerService/Session";
 const SIGN_IN: &str = "/rota.v1.AdminService/RedeemSignInCode";
+const BATCH: &str = "/rota.v1.TaskService/BatchCreateTasks";
+const PREVIEW: &str = "/rota.v1.ScheduleService/PreviewSchedule";
+const PARTS: &str = "/rota.v1.ArtifactService/FindMissingParts";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// Upper bound on the time until all silent connections are closed: each may be silent for ten seconds (`Limits::first_call`), and half
 /// as much is slack.
@@ -105,6 +110,9 @@ async fn memory_is_bounded_under_hostile_inputs() -> Result<()> {
     ensure!(try_join_all(calls).await?.iter().all(Result::is_err), "a report was taken for a Hello");
     meter.note("8 first messages of 4 million empty events")?;
 
+    elements(&fixture, token, &mut meter).await?;
+    values(&fixture, &mut meter).await?;
+
     let mut silent = Vec::new();
     for _ in 0..300 {
         silent.push(TcpStream::connect(fixture.addr()).await?);
@@ -167,6 +175,59 @@ async fn next_text(mut socket: WebSocketStream<TcpStream>) -> Result<(String, We
             _ => {}
         }
     }
+}
+
+/// Makes calls of as many bytes as are accepted, with two of them for each element.
+async fn elements(fixture: &Fixture, token: &str, meter: &mut Meter) -> Result<()> {
+    let endpoint = format!("http://{}", fixture.addr());
+    let count = (4 << 20) - 16;
+    let empty = Fields2 { values: vec![Bytes::new(); count] };
+    // `spec.workflow.spec.steps`.
+    let steps = field(10, field(3, [5 << 3 | 2, 0].repeat(count)));
+    let steps = Fields2 { values: vec![steps.into()] };
+    for (input, path, token, message) in [
+        ("4 calls that create 4 million tasks, all empty", BATCH, TOKEN, &empty),
+        ("4 previews of a schedule of a workflow with 4 million empty steps", PREVIEW, TOKEN, &steps),
+        ("4 look-ups of 4 million empty digests, by a worker", PARTS, token, &empty),
+    ] {
+        for _ in 0..4 {
+            let answer = call(&endpoint, path, Some(token), message.clone()).await?;
+            let refused = answer.err().with_context(|| format!("{input}: accepted"))?;
+            ensure!(refused.code() == tonic::Code::ResourceExhausted, "{input}: {refused}");
+        }
+        meter.note(input)?;
+    }
+    Ok(())
+}
+
+/// Sends JSON of as many bytes as are accepted, with two of them for each value.
+async fn values(fixture: &Fixture, meter: &mut Meter) -> Result<()> {
+    let numbers = format!("[{}0]", "0,".repeat((4 << 20) - 64));
+    let task = format!(r#"{{"spec":{{"input":{{"list":{numbers}}}}}}}"#);
+    let http = reqwest::Client::new();
+    for _ in 0..4 {
+        let request = http.post(format!("http://{}/api/v1/namespaces/default/tasks", fixture.addr()));
+        let request = request.bearer_auth(TOKEN).header("content-type", "application/json");
+        let answer = request.body(task.clone()).send().await?;
+        ensure!(answer.status().as_u16() == 413, "a body of many values: {answer:?}");
+    }
+    meter.note("4 bodies of 4 million numbers over HTTP")?;
+
+    let mut request = format!("ws://{}/api/v1/ws", fixture.addr()).into_client_request()?;
+    request.headers_mut().insert("authorization", format!("Bearer {TOKEN}").parse()?);
+    let stream = TcpStream::connect(fixture.addr()).await?;
+    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await?;
+    for _ in 0..4 {
+        socket.send(Message::text(numbers.clone())).await?;
+        let answer = loop {
+            // Pings come, too.
+            if let Message::Text(answer) = socket.next().await.context("the WebSocket was closed")?? {
+                break answer;
+            }
+        };
+        ensure!(answer.contains("MESSAGE_INVALID"), "a message of many values: {answer}");
+    }
+    meter.note("4 messages of 4 million numbers over a WebSocket")
 }
 
 /// Lets a task ask as much as it may, lists it many times, and cancels it.

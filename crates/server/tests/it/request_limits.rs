@@ -70,6 +70,22 @@ async fn large_requests_are_refused() -> Result<()> {
     Ok(())
 }
 
+/// An empty element has two bytes, and thousands once it is decoded.
+#[tokio::test]
+async fn elements_of_a_call_are_limited() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let create = async |count| {
+        let requests = vec![v1::CreateTaskRequest::default(); count];
+        let batch = v1::BatchCreateTasksRequest { parent: PARENT.into(), requests, ..Default::default() };
+        cluster.client().batch_create_tasks(batch).await
+    };
+    let refused = create(20_000).await.unwrap_err();
+    assert_eq!(refused.reason.as_deref(), Some("MESSAGE_TOO_LARGE"), "{refused}");
+    // Fewer are decoded, and refused by their number.
+    assert_eq!(field(create(1001).await), "requests");
+    Ok(())
+}
+
 #[tokio::test]
 async fn programs_and_variables_are_limited() -> Result<()> {
     let cluster = Cluster::start(Backend::Memory).await?;
