@@ -161,11 +161,7 @@ pub const REASONS: &[(&str, Code, &str)] = &[
         "The server does not support the worker's protocol version.",
     ),
     ("PROTOCOL_VIOLATION", Code::InvalidArgument, "A worker violated the session protocol."),
-    (
-        "MESSAGE_TOO_LARGE",
-        Code::ResourceExhausted,
-        "A message of a worker has more bytes or elements than are accepted.",
-    ),
+    ("MESSAGE_TOO_LARGE", Code::ResourceExhausted, "A message has more bytes or elements than are accepted."),
     ("TOKEN_REQUIRED", Code::Unauthenticated, "The call requires a token and carries none."),
     ("TOKEN_INVALID", Code::Unauthenticated, "The token was rejected; the message gives the reason."),
     (
