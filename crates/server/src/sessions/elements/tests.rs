@@ -51,7 +51,7 @@ fn groups_and_truncated_messages_are_malformed() {
 }
 
 /// Returns the memory that a call's message takes by estimate.
-fn memory(path: &str, message: &impl prost::Message) -> usize {
+fn memory(path: &str, message: &impl Message) -> usize {
     let mut left = Bounds::memory(usize::MAX);
     walk(&message.encode_to_vec(), input(path).unwrap().message, &mut left, 0).unwrap();
     usize::MAX - left.memory

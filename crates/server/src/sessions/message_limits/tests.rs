@@ -87,8 +87,8 @@ const BATCH: &str = "/rota.v1.TaskService/BatchCreateTasks";
 
 #[tokio::test]
 async fn small_elements_of_calls_are_refused() {
-    let two = [2 << 3 | 2, 0].repeat((MAX_REQUEST >> 1) - 32);
-    let steps = [5 << 3 | 2, 0].repeat((MAX_REQUEST >> 1) - 32);
+    let two: Vec<u8> = [2 << 3 | 2, 0].repeat((MAX_REQUEST >> 1) - 32);
+    let steps: Vec<u8> = [5 << 3 | 2, 0].repeat((MAX_REQUEST >> 1) - 32);
     let schedule = [2, 10, 3].iter().rev().fold(steps, |inner, number| {
         let mut outer = Vec::new();
         prost::encoding::bytes::encode(*number, &inner, &mut outer);
@@ -110,7 +110,7 @@ async fn large_and_malformed_calls_are_refused() {
     let header = Body::new(Full::new(prefix((MAX_REQUEST + 1) as u32)));
     assert_eq!(read(BATCH, header).await.unwrap_err().code(), tonic::Code::OutOfRange);
     // A group, which the decoder would skip with all that is in it.
-    let group = [&[0x0b, 0x0c][..], &[0].repeat(UNCHECKED)].concat();
+    let group = [&[0x0b_u8, 0x0c][..], &[0].repeat(UNCHECKED)].concat();
     assert_eq!(read(BATCH, body(&group)).await.unwrap_err().code(), tonic::Code::InvalidArgument);
 }
 
