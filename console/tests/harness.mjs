@@ -186,6 +186,24 @@ export async function signIn(context) {
   return page;
 }
 
+/** Holds the calls of a page to an address until they are released. `held` ends once the first one waits. */
+export async function hold(page, address) {
+  let arrived;
+  let release;
+  const held = new Promise((resolve) => {
+    arrived = resolve;
+  });
+  const released = new Promise((resolve) => {
+    release = resolve;
+  });
+  await page.route(address, async (route) => {
+    arrived();
+    await released;
+    await route.continue();
+  });
+  return { held, release };
+}
+
 /** The editor of a specification. */
 export const editorOf = (page) => page.getByRole("textbox", { name: "Specification, in YAML" });
 

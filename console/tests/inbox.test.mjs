@@ -4,7 +4,9 @@ import { test } from "node:test";
 import {
   accessible,
   api,
+  base,
   fits,
+  hold,
   nothingFailed,
   scripted,
   setUp,
@@ -30,6 +32,88 @@ test("a question stays when its attempt has released its slot", async () => {
   await page.getByRole("button", { name: "Answer" }).click();
   await page.getByText("Nothing waits for a person.").waitFor();
   await until(name, "TASK_STATE_SUCCEEDED");
+  await page.context().close();
+});
+
+/** What a page shows of a reply that came too late. */
+const notUsed = (page) => page.getByRole("region", { name: "Not used" });
+
+test("the slower of two answers is given back, sent or not", async () => {
+  const page = await signedIn({ viewport: { width: 360, height: 640 } });
+  await page.goto(`${base}/inbox`);
+  for (const where of ["the inbox", "the page of the task"]) {
+    // Sent before the question has gone from the page, only afterwards, and not at all.
+    for (const how of ["held", "late", "typed"]) {
+      const name = await scripted(`in ${where}, ${how}`, [{ ask: "Which colour?" }, { succeed: "painted" }]);
+      await page.getByText("Which colour?").waitFor();
+      const other = await signedIn({ viewport: { width: 360, height: 640 } });
+      if (how === "late") {
+        // Nothing shows this page that someone else has answered.
+        await other.route(/:watch/, () => {});
+      }
+      const { held, release } = await hold(other, /:sendInput$/);
+      await other.goto(
+        `${base}/${where === "the inbox" ? "inbox" : name.replace(/^namespaces\/(.*)\/tasks/, "tasks/$1")}`,
+      );
+      const form = other.getByRole("form", { name: "Answer" });
+      await form.getByRole("textbox").fill("green");
+      const send = () => form.getByRole("button", { name: "Answer" }).click();
+      if (how === "held") {
+        await send();
+        await held;
+      }
+      await page.getByRole("form", { name: "Answer" }).getByRole("textbox").fill("blue");
+      await page.getByRole("button", { name: "Answer" }).click();
+      await page.getByText("Nothing waits for a person.").waitFor();
+      await until(name, "TASK_STATE_SUCCEEDED");
+      if (how === "late") {
+        await form.waitFor();
+        release();
+        await send();
+      }
+      await form.waitFor({ state: "detached" });
+      release();
+      const fate = how === "typed" ? "Yours was not sent:" : "Yours was not accepted:";
+      await notUsed(other).getByText(`Which colour? Someone else may have replied. ${fate}`).waitFor();
+      await notUsed(other).getByText("green", { exact: true }).waitFor();
+      await accessible(other, `answer that was ${how} in ${where}`);
+      await fits(other, `answer that was ${how} in ${where}`);
+      await notUsed(other).getByRole("button", { name: "Close" }).click();
+      await notUsed(other).waitFor({ state: "detached" });
+      await other.context().close();
+    }
+  }
+  assert.equal(await notUsed(page).count(), 0, "the faster one's");
+  await page.context().close();
+});
+
+test("the slower of two decisions is given back", async () => {
+  const page = await signedIn();
+  await page.goto(`${base}/inbox`);
+  for (const where of ["inbox", "workflows"]) {
+    const steps = [{ name: "look", approval: { prompt: "Is it good?" } }];
+    const spec = { title: `decided in ${where}`, steps };
+    const { name } = await api("POST", "namespaces/default/workflows", { spec });
+    await page.getByText("Is it good?").waitFor();
+    const other = await signedIn();
+    const { held, release } = await hold(other, /:decide$/);
+    await other.goto(`${base}/${where === "inbox" ? where : `workflows/default/${name.split("/").at(-1)}`}`);
+    const form = other.getByRole("region", { name: "Decision on look" });
+    await form.getByLabel("Comment").fill("not yet");
+    await form.getByRole("button", { name: "Reject look" }).click();
+    await held;
+    await page.getByRole("button", { name: "Approve look" }).click();
+    await form.waitFor({ state: "detached" });
+    release();
+    await notUsed(other)
+      .getByText("Is it good? Someone else may have replied. Yours was not accepted:")
+      .waitFor();
+    await notUsed(other).getByText("Reject look: not yet", { exact: true }).waitFor();
+    await page.getByText("Nothing waits for a person.").waitFor();
+    await until(name, "WORKFLOW_STATE_SUCCEEDED");
+    await other.context().close();
+  }
+  assert.equal(await notUsed(page).count(), 0, "the faster one's");
   await page.context().close();
 });
 

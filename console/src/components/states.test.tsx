@@ -8,6 +8,7 @@ import { Conflicted } from "./Conflicted";
 import { Problem } from "./Problem";
 import { State } from "./State";
 import { hidden, optional, Table } from "./Table";
+import { UnusedReplies } from "./UnusedReplies";
 
 const text = (node: ReactNode) =>
   renderToStaticMarkup(node)
@@ -72,4 +73,24 @@ test("a conflict shows both versions, and what there was", () => {
   );
   expect(shown).toContain("When you began Now Yours Most 2");
   expect(shown).toContain("Overwrite with mine Keep what is there");
+});
+
+test("replies that were not used show what became of them", () => {
+  const shown = (error?: unknown) =>
+    text(
+      <UnusedReplies
+        replies={[{ asked: "Which \u202ecolour?", given: "green", error }]}
+        onClose={() => {}}
+      />,
+    );
+  const asked = "No longer asked: Which [U+202E]colour? Someone else may have replied.";
+  expect(shown()).toBe(`${asked} Yours was not sent: green Close`);
+  // Without an answer of the server nobody knows.
+  expect(shown(new ApiError(14, "unreachable"))).toContain(
+    `${asked} Yours may have arrived: green unreachable`,
+  );
+  expect(shown(new ApiError(9, "no such request"))).toContain(
+    "Yours was not accepted: green no such request",
+  );
+  expect(renderToStaticMarkup(<UnusedReplies replies={[]} onClose={() => {}} />)).toBe("");
 });

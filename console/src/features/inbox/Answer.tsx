@@ -5,28 +5,30 @@ import { fieldsOf, visible, visibleLine } from "../../api/plain";
 import type { InputRequest, TaskInput } from "../../api/types";
 import { Acting } from "../../components/Acting";
 import { Problem } from "../../components/Problem";
+import { type Unused, useReply } from "../../components/useReply";
 
 /** A question or a request for a permission, with the form that answers it. */
-export function Answer({ task, request }: { task: string; request: InputRequest }) {
+export function Answer({
+  task,
+  request,
+  onUnused,
+}: {
+  task: string;
+  request: InputRequest;
+  onUnused: (unused: Unused) => void;
+}) {
   const cache = useQueryClient();
-  const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState<unknown>();
   const [text, setText] = useState("");
-  const send = async (input: TaskInput) => {
-    setBusy(true);
-    setProblem(undefined);
-    try {
-      await post(`${task}:sendInput`, { input: { requestId: request.requestId, ...input } });
-      await cache.invalidateQueries();
-    } catch (error) {
-      // Another person may have been faster.
-      setProblem(error);
-      await cache.invalidateQueries();
-    }
-    setBusy(false);
-  };
   const rules = (request.rules ?? []).map((rule) => rule.rule ?? "");
   const isPermission = request.kind === "INPUT_KIND_PERMISSION";
+  const asked = isPermission ? `May it use ${visibleLine(request.tool)}?` : (request.prompt ?? "");
+  const { busy, problem, send: reply } = useReply(asked, text, onUnused);
+  const send = (input: TaskInput, given = input.text ?? "") =>
+    reply(
+      given,
+      () => post(`${task}:sendInput`, { input: { requestId: request.requestId, ...input } }),
+      () => cache.invalidateQueries(),
+    );
   return (
     <form
       className="answer card"
@@ -64,7 +66,7 @@ export function Answer({ task, request }: { task: string; request: InputRequest 
               type="button"
               className="primary"
               disabled={busy}
-              onClick={() => void send({ decision: "DECISION_ALLOW" })}
+              onClick={() => void send({ decision: "DECISION_ALLOW" }, "Allow once")}
             >
               Allow once
             </button>
@@ -73,7 +75,10 @@ export function Answer({ task, request }: { task: string; request: InputRequest 
                 type="button"
                 disabled={busy}
                 onClick={() =>
-                  void send({ decision: "DECISION_ALLOW", scope: "PERMISSION_SCOPE_SESSION", rules })
+                  void send(
+                    { decision: "DECISION_ALLOW", scope: "PERMISSION_SCOPE_SESSION", rules },
+                    "Allow for the session",
+                  )
                 }
               >
                 Allow for the session: {rules.map(visibleLine).join(", ")}
@@ -82,7 +87,7 @@ export function Answer({ task, request }: { task: string; request: InputRequest 
             <button
               type="button"
               disabled={busy}
-              onClick={() => void send({ decision: "DECISION_DENY", text })}
+              onClick={() => void send({ decision: "DECISION_DENY", text }, `Deny ${text}`.trim())}
             >
               Deny
             </button>

@@ -2,6 +2,9 @@ import { Link } from "@tanstack/react-router";
 import { id } from "../../api/format";
 import { Age } from "../../components/Age";
 import { Problem } from "../../components/Problem";
+import { UnusedReplies } from "../../components/UnusedReplies";
+import { useUnused } from "../../components/useReply";
+import { useNamespace } from "../../namespace";
 import { useAlerts } from "../alerts/useAlerts";
 import { titleOf } from "../tasks/title";
 import { MOST } from "../workflows/approvals";
@@ -13,11 +16,17 @@ import { Attention } from "./Attention";
 import { Notify } from "./Notify";
 import { useWaiting } from "./useWaiting";
 
-/** Everything that waits for a person, answered in place. */
 export function InboxPage() {
+  // A page of its own for each namespace: nothing of the last one stays.
+  return <Inbox key={useNamespace()} />;
+}
+
+/** Everything that waits for a person, answered in place. */
+function Inbox() {
   const waiting = useWaiting();
   const approvals = useApprovals();
   const alerts = useAlerts().data?.length ?? 0;
+  const [unused, onUnused, forget] = useUnused();
   const { tasks = [], more = false } = waiting.data ?? {};
   const { all = [], more: moreApprovals = false } = approvals.data ?? {};
   const isWhole = waiting.isSuccess && approvals.isSuccess && !more && !moreApprovals;
@@ -29,6 +38,7 @@ export function InboxPage() {
           Something is wrong: <Link to="/alerts">{alerts === 1 ? "1 alert" : `${alerts} alerts`}</Link>
         </p>
       )}
+      <UnusedReplies replies={unused} onClose={forget} />
       <Problem error={waiting.error} />
       <Problem error={approvals.error} />
       {(waiting.isPending || approvals.isPending) && <p role="status">Loading…</p>}
@@ -47,7 +57,13 @@ export function InboxPage() {
             workflow, <Age from={workflow.createTime} /> old
           </p>
           {steps.map((step) => (
-            <Decision key={step.name} of={APPROVAL} workflow={workflow.name ?? ""} step={step} />
+            <Decision
+              key={step.name}
+              of={APPROVAL}
+              workflow={workflow.name ?? ""}
+              step={step}
+              onUnused={onUnused}
+            />
           ))}
         </article>
       ))}
@@ -66,7 +82,7 @@ export function InboxPage() {
           </p>
           {task.status?.attention && <Attention task={task} attention={task.status.attention} />}
           {task.status?.pendingInput?.map((request) => (
-            <Answer key={request.requestId} task={task.name ?? ""} request={request} />
+            <Answer key={request.requestId} task={task.name ?? ""} request={request} onUnused={onUnused} />
           ))}
         </article>
       ))}

@@ -11,7 +11,9 @@ import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
+import { UnusedReplies } from "../../components/UnusedReplies";
 import { useAct } from "../../components/useAct";
+import { useUnused } from "../../components/useReply";
 import { Answer } from "../inbox/Answer";
 import { Attention } from "../inbox/Attention";
 import { traceUrl } from "../system/traces";
@@ -47,6 +49,7 @@ function OneTask({ name }: { name: string }) {
   const [timeline] = useState(() => new Timeline());
   const [version, setVersion] = useState(0);
   const [problem, attempt] = useAct();
+  const [unused, onUnused, forget] = useUnused();
   const position = useRef<string>(undefined);
   const frame = useRef(0);
   // Messages of the stream lack what does not change, such as the prompt.
@@ -129,6 +132,7 @@ function OneTask({ name }: { name: string }) {
         )}
       </div>
       <Problem error={problem} />
+      <UnusedReplies replies={unused} onClose={forget} />
       {waits && explained.data && (
         <section className="card" aria-label="Why it does not run">
           <p>{explained.data.summary}</p>
@@ -151,7 +155,7 @@ function OneTask({ name }: { name: string }) {
       {state === "TASK_STATE_FAILED" && mayAct && first.data && !task.step && <EditRetry task={task} />}
       {status.attention && <Attention task={task} attention={status.attention} />}
       {status.pendingInput?.map((request) => (
-        <Answer key={request.requestId} task={name} request={request} />
+        <Answer key={request.requestId} task={name} request={request} onUnused={onUnused} />
       ))}
       {status.result && (
         <section aria-label="Result">

@@ -6,6 +6,7 @@ import { refresh } from "../../api/refresh";
 import type { StepStatus } from "../../api/types";
 import { Acting } from "../../components/Acting";
 import { Problem } from "../../components/Problem";
+import { type Unused, useReply } from "../../components/useReply";
 
 /** What a person decides about a step. */
 interface Kind {
@@ -60,31 +61,28 @@ export function Decision({
   of,
   workflow,
   step,
+  onUnused,
   onDecided,
 }: {
   of: Kind;
   workflow: string;
   step: StepStatus;
+  onUnused: (unused: Unused) => void;
   /** Called in place of a note, where the page shows what follows. */
   onDecided?: () => void;
 }) {
   const cache = useQueryClient();
-  const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState<unknown>();
   const [text, setText] = useState("");
   const [isDecided, setIsDecided] = useState(false);
-  const decide = async (choice: string) => {
-    setBusy(true);
-    setProblem(undefined);
-    try {
+  const asked = of === APPROVAL && step.prompt ? step.prompt : `${of.title} ${step.name}.`;
+  const { busy, problem, send } = useReply(asked, text, onUnused);
+  const decide = async (choice: string, label: string) => {
+    const given = text.trim() ? `${label}: ${text}` : label;
+    const call = async () => {
       await post(`${workflow}:${of.verb}`, of.body(step, choice, text));
       onDecided ? onDecided() : setIsDecided(true);
-    } catch (error) {
-      // Another person may have been faster.
-      setProblem(error);
-    }
-    await refresh(cache, ["approvals"]);
-    setBusy(false);
+    };
+    await send(given, call, () => refresh(cache, ["approvals"]));
   };
   if (isDecided) {
     return <p role="status">Decided.</p>;
@@ -109,7 +107,7 @@ export function Decision({
               type="button"
               className={index === 0 ? "primary" : undefined}
               disabled={busy}
-              onClick={() => void decide(value)}
+              onClick={() => void decide(value, label(step.name))}
             >
               {label(step.name)}
             </button>

@@ -13,7 +13,9 @@ import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
 import { hidden, Table } from "../../components/Table";
+import { UnusedReplies } from "../../components/UnusedReplies";
 import { useLoaded } from "../../components/useLoaded";
+import { useUnused } from "../../components/useReply";
 import { isApproval } from "./approvals";
 import { APPROVAL, COMPENSATION, Decision } from "./Decision";
 import { type Groups, isGroup, openIn, type Step, stepsOf, toggled } from "./groups";
@@ -42,6 +44,7 @@ function OneWorkflow({ name }: { name: string }) {
   const [workflow, setWorkflow] = useState<Workflow>();
   const [steps, setSteps] = useState<ReadonlyMap<string, StepStatus>>(new Map());
   const [problem, setProblem] = useState<unknown>();
+  const [unused, onUnused, forget] = useUnused();
   const [rows, setRows] = useState(ROWS);
   const [wanted, setWanted] = useState("");
   // The stream ends with the workflow, which continues when a failed compensation is resolved.
@@ -177,6 +180,7 @@ function OneWorkflow({ name }: { name: string }) {
         </span>
       </div>
       <Problem error={problem ?? groupsProblem ?? (link.state === "ended" ? link.error : undefined)} />
+      <UnusedReplies replies={unused} onClose={forget} />
       <Group of={workflow.status} what="workflow" />
       {workflow.status?.message && <p className="problem">{workflow.status.message}</p>}
       {spec.data?.spec && <Picture groups={groups} />}
@@ -224,7 +228,7 @@ function OneWorkflow({ name }: { name: string }) {
               )}
               <Group of={step} what="step" />
               {isApproval(step) ? (
-                <Decision of={APPROVAL} workflow={name} step={step} />
+                <Decision of={APPROVAL} workflow={name} step={step} onUnused={onUnused} />
               ) : (
                 visible(step.prompt)
               )}
@@ -235,6 +239,7 @@ function OneWorkflow({ name }: { name: string }) {
                     of={COMPENSATION}
                     workflow={name}
                     step={step}
+                    onUnused={onUnused}
                     onDecided={() => setResolved((count) => count + 1)}
                   />
                 )}
