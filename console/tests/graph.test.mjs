@@ -11,6 +11,7 @@ import {
   signedIn,
   until,
   WAIT_TIMEOUT,
+  WAYS,
 } from "./harness.mjs";
 
 setUp();
@@ -24,6 +25,8 @@ const drawn = (canvas) =>
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
     return data.reduce((count, value, at) => count + (at % 4 === 3 && value > 0 ? 1 : 0), 0);
   });
+
+const pictureOf = (canvas) => canvas.evaluate((canvas) => canvas.toDataURL());
 
 test("a graph of many steps is drawn, moved and searched, also by keyboard", async () => {
   const fan = Array.from({ length: 600 }, (_, index) => ({
@@ -45,6 +48,15 @@ test("a graph of many steps is drawn, moved and searched, also by keyboard", asy
   await page.getByText("step-42: waiting").waitFor();
   const near = await drawn(graph);
   assert.ok(near > 0);
+  for (const [way, { press }] of Object.entries(WAYS)) {
+    for (const name of ["Smaller", "Larger"]) {
+      const before = await pictureOf(graph);
+      await press(page, page.getByRole("button", { name }));
+      for (const end = Date.now() + WAIT_TIMEOUT; (await pictureOf(graph)) === before; ) {
+        assert.ok(Date.now() < end, `${name} by ${way} changes nothing`);
+      }
+    }
+  }
   await graph.focus();
   await page.keyboard.press("+");
   await page.keyboard.press("ArrowDown");

@@ -214,6 +214,55 @@ export async function textOf(editor) {
   return (await lines.allTextContents()).join("\n");
 }
 
+/** Presses of the Tab key that reach everything of a page. */
+const MOST_TABS = 300;
+
+/** Moves the focus to a control by the Tab key alone. */
+async function tabTo(page, control) {
+  for (let count = 0; count < MOST_TABS; count += 1) {
+    if (await control.evaluate((element) => element === document.activeElement)) {
+      return;
+    }
+    await page.keyboard.press("Tab");
+  }
+  assert.fail(`the Tab key does not reach ${control}`);
+}
+
+/** The two ways to use a page: `press` a button or link, `type` into a field, `choose` a value of a list. */
+export const WAYS = {
+  keyboard: {
+    press: async (page, control) => {
+      await control.waitFor();
+      await tabTo(page, control);
+      await page.keyboard.press("Enter");
+    },
+    type: async (page, field, text) => {
+      await field.waitFor();
+      await tabTo(page, field);
+      await page.keyboard.type(text);
+    },
+    choose: async (page, list, value) => {
+      await list.waitFor();
+      await tabTo(page, list);
+      const count = await list.locator("option").count();
+      for (const key of ["ArrowUp", "ArrowDown"]) {
+        for (let step = 0; step < count && (await list.inputValue()) !== value; step += 1) {
+          await page.keyboard.press(key);
+        }
+      }
+      assert.equal(await list.inputValue(), value);
+    },
+  },
+  pointer: {
+    press: (_page, control) => control.click(),
+    type: async (page, field, text) => {
+      await field.click();
+      await page.keyboard.type(text);
+    },
+    choose: (_page, list, value) => list.selectOption(value),
+  },
+};
+
 /** Waits for the title of a page, which follows what the page shows. */
 export const titled = (page, title) => page.waitForFunction((title) => document.title === title, title);
 

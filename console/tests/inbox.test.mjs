@@ -13,6 +13,7 @@ import {
   signedIn,
   titled,
   until,
+  WAYS,
 } from "./harness.mjs";
 
 setUp();
@@ -229,7 +230,12 @@ test("permissions are shown in full, and allowed once, for the session, or denie
     ["Allow for the session: Bash(make:*)", "", "allow, make:*"],
     ["Deny", "not today", "deny, not today"],
   ];
-  for (const [button, reason, result] of answers) {
+  const both = Object.values(WAYS).flatMap((way) => answers.map((answer) => ({ ...way, answer })));
+  for (const {
+    press,
+    type,
+    answer: [button, reason, result],
+  } of both) {
     const task = { spec: { title: "a builder", target: { agent: "claude" }, prompt: "Build it." } };
     const { name } = await api("POST", "namespaces/default/tasks", task);
     const card = page.getByRole("article", { name: "a builder" });
@@ -245,8 +251,8 @@ test("permissions are shown in full, and allowed once, for the session, or denie
     );
     await accessible(page, "permission");
     await fits(page, "permission");
-    await card.getByLabel("Reason of a denial").fill(reason);
-    await card.getByRole("button", { name: button }).click();
+    await type(page, card.getByLabel("Reason of a denial"), reason);
+    await press(page, card.getByRole("button", { name: button }));
     await page.getByText("Nothing waits for a person.").waitFor();
     assert.equal((await until(name, "TASK_STATE_SUCCEEDED")).result.text, result);
   }

@@ -164,4 +164,33 @@ test("the system shows its parts, and its breakers are reset", async () => {
   await page.context().close();
 });
 
+test("the system shows the replicas of a database", async () => {
+  const replica = (name, owner, lease) => ({ name, owner, version: "1.0.0", address: `${name}:7600`, lease });
+  const status = {
+    ...(await api("GET", "system/status")),
+    replicas: [replica("rota-0", true, "7.5s"), replica(HOSTILE, false, "9s")],
+  };
+  const page = await phone("light");
+  // `rota dev` has a database of its own, without replicas.
+  await page.route(/system\/status:watch/, (route) =>
+    route.fulfill({
+      contentType: "text/event-stream",
+      body: `data: ${JSON.stringify(status)}\n\nevent: end\ndata: {}\n\n`,
+    }),
+  );
+  await page.keyboard.press("y");
+  const rows = page.getByRole("region", { name: "Replicas" }).locator("tbody tr");
+  await rows.filter({ hasText: "owner" }).getByText("rota-0", { exact: true }).waitFor();
+  await rows
+    .filter({ hasText: "stands by" })
+    .getByText("<img src=x onerror=alert(1)>[U+202E]", { exact: true })
+    .waitFor();
+  assert.deepEqual(await rows.locator("td:last-child").allInnerTexts(), ["7.5s", "9s"]);
+  await fits(page, "replicas");
+  await accessible(page, "replicas, light");
+  await page.emulateMedia({ colorScheme: "dark" });
+  await accessible(page, "replicas, dark");
+  await page.context().close();
+});
+
 nothingFailed();

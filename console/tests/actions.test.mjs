@@ -1,0 +1,209 @@
+// Pages and actions by keyboard alone and by pointer alone, in a real browser.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { api, base, nothingFailed, scripted, setUp, signedIn, until, WAYS } from "./harness.mjs";
+
+setUp();
+
+const button = (within, name) => within.getByRole("button", { name, exact: true, disabled: false });
+const idOf = (name) => name.split("/").at(-1);
+const ownedBy = async (owner) =>
+  (await api("GET", `namespaces/default/tasks?pageSize=100&filter.owner=${owner}`)).tasks ?? [];
+
+/** Creates two tasks that wait for an agent that does not exist. */
+async function waitingTasks(owner) {
+  const names = [];
+  for (const number of ["one", "two"]) {
+    names.push(await scripted(`${owner} ${number}`, [], { owner, target: { agent: "missing" } }));
+  }
+  return names;
+}
+
+const desired = async (name) => (await api("GET", name)).desiredState;
+const isSuspended = async (name) => (await desired(name)) === "DESIRED_STATE_SUSPENDED";
+
+test("every page is opened by its key, by Tab and Enter, and by pointer", async () => {
+  const page = await signedIn();
+  const links = page.getByRole("navigation", { name: "Pages" }).getByRole("link");
+  const count = await links.count();
+  // The list of keys is the page's own.
+  await page.getByRole("button", { name: "Keyboard shortcuts" }).click();
+  const keys = await page.getByRole("dialog", { name: "Keyboard" }).locator("dl > div").allInnerTexts();
+  const pages = keys.slice(0, count).map((text) => text.split(/\s+/).filter(Boolean));
+  await page.keyboard.press("Escape");
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  const ways = {
+    "its key": (key) => page.keyboard.press(key),
+    "Tab and Enter": (_key, link) => WAYS.keyboard.press(page, link),
+    pointer: (_key, link) => WAYS.pointer.press(page, link),
+  };
+  for (const [way, open] of Object.entries(ways)) {
+    await page.goto(`${base}/tasks`);
+    await page.getByRole("heading", { name: "Tasks" }).waitFor();
+    for (const [key, name] of pages) {
+      const link = links.filter({ hasText: name });
+      assert.equal(await link.getAttribute("aria-current"), null, `${name} by ${way}`);
+      await open(key, link);
+      await links.and(page.locator("[aria-current=page]")).filter({ hasText: name }).waitFor();
+    }
+  }
+  await page.context().close();
+});
+
+for (const [way, { press, type, choose }] of Object.entries(WAYS)) {
+  test(`selected tasks are suspended, resumed, cancelled and retried by ${way}`, async () => {
+    const owner = `chosen-by-${way}`;
+    const names = await waitingTasks(owner);
+    const page = await signedIn();
+    await page.goto(`${base}/tasks?owner=${owner}`);
+    const rows = page.getByRole("region", { name: "Tasks" }).locator("tbody tr");
+    await rows.nth(1).waitFor();
+    const current = (row) => page.locator(`tbody tr:nth-child(${row})[aria-current="true"]`);
+    const select = async () => {
+      if (way === "pointer") {
+        await rows.nth(0).getByRole("checkbox").click();
+        await rows.nth(1).getByRole("checkbox").click();
+      } else {
+        await page.keyboard.press("j");
+        await page.keyboard.press("j");
+        await current(2).waitFor();
+        await page.keyboard.press("x");
+        await page.keyboard.press("k");
+        await current(1).waitFor();
+        await page.keyboard.press("x");
+      }
+      await page.getByText("2 selected.").waitFor();
+    };
+    const act = async (name) => {
+      await select();
+      await press(page, button(page, name));
+      const dialog = page.getByRole("dialog", { name });
+      await dialog.getByText(`${name} 2 tasks?`).waitFor();
+      await press(page, button(dialog, name));
+      await page.getByText("2 selected.").waitFor({ state: "detached" });
+    };
+    await act("Suspend");
+    assert.deepEqual(await Promise.all(names.map(isSuspended)), [true, true]);
+    await act("Resume");
+    assert.deepEqual(await Promise.all(names.map(isSuspended)), [false, false]);
+    await act("Cancel");
+    for (const name of names) {
+      await until(name, "TASK_STATE_CANCELLED");
+    }
+    await act("Retry");
+    const again = (await ownedBy(owner)).filter(({ name }) => !names.includes(name));
+    assert.deepEqual(again.map(({ spec }) => spec.title).sort(), [`${owner} one`, `${owner} two`]);
+    await rows.nth(3).waitFor();
+    for (const { name } of again) {
+      await api("POST", `${name}:cancel`, {});
+    }
+    await page.context().close();
+  });
+
+  test(`all tasks that match are suspended, resumed and retried by ${way}`, async () => {
+    const owner = `matching-by-${way}`;
+    const names = await waitingTasks(owner);
+    const page = await signedIn();
+    await page.goto(`${base}/tasks?owner=${owner}`);
+    await page.getByRole("link", { name: `${owner} two` }).waitFor();
+    const act = async (name, action) => {
+      await press(page, page.getByRole("button", { name: "All that match" }));
+      const dialog = page.getByRole("dialog", { name: "All tasks that match" });
+      await choose(page, dialog.getByLabel("Action"), action);
+      await press(page, button(dialog, "Count them"));
+      await press(page, button(dialog, `${name} 2 tasks`));
+      await dialog.getByText("2 of 2 tasks changed.").waitFor();
+      await press(page, button(dialog, "Close"));
+      await dialog.waitFor({ state: "detached" });
+    };
+    await act("Suspend", "TASK_ACTION_SUSPEND");
+    assert.deepEqual(await Promise.all(names.map(isSuspended)), [true, true]);
+    await act("Resume", "TASK_ACTION_RESUME");
+    assert.deepEqual(await Promise.all(names.map(isSuspended)), [false, false]);
+    for (const name of names) {
+      await api("POST", `${name}:cancel`, {});
+      await until(name, "TASK_STATE_CANCELLED");
+    }
+    await act("Retry", "TASK_ACTION_RETRY");
+    const again = (await ownedBy(owner)).filter(({ name }) => !names.includes(name));
+    assert.deepEqual(again.map(({ spec }) => spec.title).sort(), [`${owner} one`, `${owner} two`]);
+    // Nothing is left of a filter that is cleared.
+    await press(page, button(page, "Clear"));
+    await page.waitForURL((url) => url.pathname === "/tasks" && url.search === "");
+    await page.waitForFunction(() => document.querySelector('input[name="owner"]')?.value === "");
+    for (const { name } of again) {
+      await api("POST", `${name}:cancel`, {});
+    }
+    await page.context().close();
+  });
+
+  test(`a task gets a message, is cancelled and retried by ${way}`, async () => {
+    const name = await scripted(`steered by ${way}`, [{ hang: true }]);
+    await until(name, "TASK_STATE_RUNNING");
+    const page = await signedIn();
+    await page.goto(`${base}/tasks/default/${idOf(name)}`);
+    await type(page, page.getByLabel("Message to the agent"), "Be brief");
+    await press(page, button(page, "Send"));
+    await page.getByText("Sent.").waitFor();
+    await page.getByRole("region", { name: "Log" }).getByText("answer: Be brief").waitFor();
+    await press(page, button(page, "Cancel"));
+    await press(page, button(page.getByRole("dialog"), "Cancel"));
+    await until(name, "TASK_STATE_CANCELLED");
+    await press(page, button(page, "Retry"));
+    await press(page, button(page.getByRole("dialog"), "Retry"));
+    await page.waitForURL((url) => !url.pathname.endsWith(idOf(name)));
+    const next = `namespaces/default/tasks/${idOf(new URL(page.url()).pathname)}`;
+    assert.equal((await api("GET", next)).spec.title, `steered by ${way}`);
+    await api("POST", `${next}:cancel`, {});
+    await page.context().close();
+  });
+
+  test(`a question and approvals are answered by ${way}`, async () => {
+    const task = await scripted(`asked by ${way}`, [{ ask: "Which way?" }, { succeed: "arrived" }]);
+    const page = await signedIn();
+    await page.goto(`${base}/inbox`);
+    const form = page.getByRole("form", { name: "Answer" });
+    await type(page, form.getByRole("textbox"), "left");
+    await press(page, button(form, "Answer"));
+    await page.getByText("Nothing waits for a person.").waitFor();
+    await until(task, "TASK_STATE_SUCCEEDED");
+    const decisions = { Approve: "WORKFLOW_STATE_SUCCEEDED", Reject: "WORKFLOW_STATE_FAILED" };
+    for (const [decision, state] of Object.entries(decisions)) {
+      const steps = [{ name: "look", approval: { prompt: "Is it good?" } }];
+      const spec = { title: `${decision} by ${way}`, steps };
+      const { name } = await api("POST", "namespaces/default/workflows", { spec });
+      const card = page.getByRole("article", { name: spec.title });
+      await type(page, card.getByLabel("Comment"), "seen");
+      await press(page, button(card, `${decision} look`));
+      await page.getByText("Nothing waits for a person.").waitFor();
+      await until(name, state);
+    }
+    await page.context().close();
+  });
+
+  test(`effects are reversed by hand, which is resolved by ${way}`, async () => {
+    const command = (shell) => ({
+      target: { agent: "shell" },
+      retry: { maxAttempts: 1 },
+      runtime: { command: { shell } },
+    });
+    const steps = [
+      { name: "first", task: command("true"), compensate: command("false") },
+      { name: "second", needs: [{ step: "first" }], task: command("false") },
+    ];
+    const spec = { title: `reversed by ${way}`, onFailure: "ON_STEP_FAILURE_COMPENSATE", steps };
+    const { name } = await api("POST", "namespaces/default/workflows", { spec });
+    const page = await signedIn();
+    await page.goto(`${base}/workflows/default/${idOf(name)}`);
+    const form = page.getByRole("region", { name: "Failed compensation of first" });
+    await type(page, form.getByLabel("Reason"), "dropped the table");
+    await press(page, button(form, "Reversed by hand"));
+    await page
+      .getByText("Compensation: succeeded; resolved as done by an admin: dropped the table")
+      .waitFor();
+    await page.locator(".bar .state.failed").waitFor();
+    await page.context().close();
+  });
+}
+
+nothingFailed();
