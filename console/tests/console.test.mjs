@@ -24,6 +24,7 @@ import {
   signedIn,
   start,
   titled,
+  WAIT_TIMEOUT,
 } from "./harness.mjs";
 
 setUp();
@@ -126,28 +127,139 @@ spec:
   await other.context().close();
 });
 
-test("a killed control plane is survived without a reload", async () => {
+/** Waits until something is true. */
+async function eventually(isTrue, what) {
+  for (const end = Date.now() + WAIT_TIMEOUT; !(await isTrue()); ) {
+    assert.ok(Date.now() < end, what);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** Number of lines of a log that a page has, or of those that it has found. */
+async function linesOf(page) {
+  const status = page.getByRole("status").filter({ hasText: /[0-9]+ lines/ });
+  return Number(/([0-9]+) lines/.exec(await status.textContent())[1]);
+}
+
+/** The first visible line of a log, and where it is, once the position rests. */
+async function placeOf(log) {
+  const read = () =>
+    log.evaluate(async (box) => {
+      await new Promise((resolve) => requestAnimationFrame(() => requestAnimationFrame(resolve)));
+      const top = box.getBoundingClientRect().top;
+      const line = [...box.querySelectorAll(".line")]
+        .map((line) => [line.textContent, Math.round(line.getBoundingClientRect().top - top)])
+        .filter(([, at]) => at >= 0)
+        .sort(([, one], [, other]) => one - other)[0];
+      return JSON.stringify(line);
+    });
+  let place = await read();
+  await eventually(async () => {
+    const before = place;
+    place = await read();
+    return place === before;
+  }, "the log does not rest");
+  return place;
+}
+
+/** Numbers of the lines that one attempt has printed, as the control plane has them. */
+async function printed(name, attempt) {
+  const headers = { Authorization: `Bearer ${adminToken()}` };
+  const text = await (await fetch(`${base}/api/v1/${name}:downloadLog`, { headers })).text();
+  return [...text.matchAll(new RegExp(`attempt ${attempt}, line ([0-9]+)`, "g"))].map((one) =>
+    Number(one[1]),
+  );
+}
+
+test("a killed control plane is survived without a reload, a loss or a jump", async () => {
+  const print = 'i=$((i+1)); echo "attempt $ROTA_ATTEMPT, line $i"; test $i -lt 300 || sleep 0.2';
+  const runtime = { command: { shell: `i=0; while :; do ${print}; done` } };
+  const spec = { title: "counting", target: { agent: "shell" }, runtime };
+  const { name } = await api("POST", "namespaces/default/tasks", { spec });
   const page = await signedIn();
-  await shell('while :; do echo "attempt $ROTA_ATTEMPT"; sleep 0.2; done', "--title", "counting");
-  await show(page, "counting");
-  await page.getByRole("link", { name: "counting" }).click();
+  await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
   const log = page.getByRole("region", { name: "Log" });
-  await log.getByText("attempt 1", { exact: true }).last().waitFor();
-  await page.evaluate("window.kept = true");
-  await kill();
-  await page.getByText("Connection lost").waitFor();
-  await start();
-  // Workers of `rota dev` end with it: the next attempt prints again.
-  await page.getByText("Connection lost").waitFor({ state: "detached" });
   await log
-    .getByText(/^attempt [2-9]$/)
+    .getByText(/attempt 1, line [3-9][0-9]{2}$/)
     .last()
     .waitFor();
-  assert.equal(await page.evaluate("window.kept"), true);
+  // The reader looks at earlier lines, and in another window at the middle of a list, with something typed and selected.
+  await page.getByRole("button", { name: "Following" }).click();
+  await log.evaluate((box) => {
+    box.scrollTop = 1000;
+  });
+  const place = await placeOf(log);
+  assert.match(place, /attempt 1, line/);
+  const waiting = [];
+  for (let number = 0; number < 40; number += 1) {
+    const target = { agent: "missing" };
+    waiting.push(await scripted(`kept ${number}`, [], { owner: "kept", target }));
+  }
+  const list = await signedIn();
+  await list.goto(`${base}/tasks?owner=kept`);
+  const row = list.locator("tr", { hasText: "kept 20" });
+  await list.getByLabel("Select kept 5", { exact: true }).check();
+  await list.getByLabel("Name", { exact: true }).fill("half typed");
+  await list.evaluate("scrollTo(0, 500)");
+  const { y } = await row.boundingBox();
+  for (const one of [page, list]) {
+    await one.evaluate("window.kept = true");
+  }
+  const before = await linesOf(page);
+  await kill();
+  for (const one of [page, list]) {
+    await one.getByText("Connection lost").waitFor();
+  }
+  await start();
+  for (const one of [page, list]) {
+    await one.getByText("Connection lost").waitFor({ state: "detached" });
+  }
+  // Workers of `rota dev` end with it: the next attempt prints again.
+  await eventually(async () => (await linesOf(page)) > before + 50, "nothing is printed");
+  assert.equal(await placeOf(log), place, "the log has moved");
+  await page.getByRole("button", { name: "Paused: follow" }).click();
+  await log
+    .getByText(/attempt [2-9], line [3-9][0-9]{2}$/)
+    .last()
+    .waitFor();
   await page.getByRole("button", { name: "Cancel" }).click();
   await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
   await page.locator(".state.cancelled").first().waitFor();
-  await page.context().close();
+  await log
+    .locator(".line.note")
+    .filter({ hasText: /cancelled/ })
+    .last()
+    .waitFor();
+  // Each line once, of both attempts.
+  const { attempt } = (await api("GET", name)).status;
+  for (const number of [1, attempt]) {
+    const lines = await printed(name, number);
+    assert.ok(lines.length >= 300, `${lines.length} lines of attempt ${number}`);
+    assert.deepEqual(
+      lines,
+      lines.map((_, index) => index + 1),
+    );
+    await page.getByLabel("Find in the log").fill(`attempt ${number}, line`);
+    await eventually(
+      async () => (await linesOf(page)) === lines.length,
+      `the page has not the ${lines.length} lines of attempt ${number}`,
+    );
+  }
+
+  const { y: after } = await row.boundingBox();
+  assert.ok(Math.abs(after - y) <= 1, `the list has moved by ${after - y} px`);
+  assert.ok(await list.getByLabel("Select kept 5", { exact: true }).isChecked());
+  assert.equal(await list.getByLabel("Name", { exact: true }).inputValue(), "half typed");
+  assert.equal(await list.getByRole("link", { name: /^kept / }).count(), waiting.length);
+  // It is live again.
+  for (const one of waiting) {
+    await api("POST", `${one}:cancel`, {});
+  }
+  await row.locator(".state.cancelled").waitFor();
+  for (const one of [page, list]) {
+    assert.equal(await one.evaluate("window.kept"), true);
+    await one.context().close();
+  }
 });
 
 test("hostile titles and output are only shown", async () => {
