@@ -156,6 +156,32 @@ test("a worker shows what it has done last", async () => {
   await page.context().close();
 });
 
+test("numbers of agents are live without a reading of the lists for each", async () => {
+  const spec = { runtime: { command: {} }, management: "MANAGEMENT_EXTERNAL" };
+  await api("POST", "namespaces/default/agents?agentId=filling", { spec });
+  const page = await signedIn();
+  await page.getByRole("link", { name: "Agents" }).click();
+  const row = page.getByRole("region", { name: "Agents" }).locator("tr", { hasText: "filling" });
+  await row.getByRole("cell", { name: "external" }).waitFor();
+  const reads = [];
+  page.on("request", (request) => {
+    if (/\/(agents|workers)\?pageSize/.test(request.url())) {
+      reads.push(request.url());
+    }
+  });
+  const names = [];
+  for (let count = 1; count <= 20; count += 1) {
+    names.push(await scripted("one of many", [], { target: { agent: "filling" } }));
+    await row.locator("td:nth-child(4)", { hasText: new RegExp(`^${count}$`) }).waitFor();
+  }
+  assert.ok(reads.length < names.length, `${reads.length} readings of lists for ${names.length} changes`);
+  for (const name of names) {
+    await api("POST", `${name}:cancel`, {});
+  }
+  await row.locator("td:nth-child(4)", { hasText: /^0$/ }).waitFor();
+  await page.context().close();
+});
+
 test("an agent whose workers do not start shows why", async () => {
   const spec = { runtime: { command: {} }, management: "MANAGEMENT_EXTERNAL" };
   await api("POST", "namespaces/default/agents?agentId=stuck", { spec });

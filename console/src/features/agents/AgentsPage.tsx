@@ -1,11 +1,12 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
-import { useRef } from "react";
+import { useRef, useState } from "react";
+import { Changes } from "../../api/changes";
 import { get, post } from "../../api/client";
 import { Conflict } from "../../api/conflict";
 import { id, query } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
-import type { Agent, WatchAgentsResponse, Worker } from "../../api/types";
+import type { Agent, WatchAgentsResponse, WatchDemandResponse, Worker } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
 import { troubleOf, useStream } from "../../api/useStream";
 import { Age, Moment } from "../../components/Age";
@@ -19,6 +20,7 @@ import { useNamespace } from "../../namespace";
 import { Activity } from "./Activity";
 import { boundsOf } from "./bounds";
 import { isHeldBack, LOOK, probeTimeOf, useBreakers } from "./breakers";
+import { changesList, type Received, received, withAgent, withDemand, workersWith } from "./demand";
 import { Scale } from "./Scale";
 import { isSick, sickFirst, stateOf } from "./workers";
 
@@ -28,23 +30,37 @@ interface Page {
 
 const isManaged = (agent: Agent) => agent.spec?.management !== "MANAGEMENT_EXTERNAL";
 
-/** Agents with their demand, and the workers that serve them. */
 export function AgentsPage() {
+  // A page of its own for each namespace: nothing of the last one stays.
   const namespace = useNamespace();
+  return <Agents key={namespace} namespace={namespace} />;
+}
+
+/**
+ * Agents with their demand, and the workers that serve them. The streams have what changes with each task; the lists are read again at
+ * a bounded rate for the rest, such as causes and counts.
+ */
+function Agents({ namespace }: { namespace: string }) {
   const cache = useQueryClient();
   const [problem, act] = useAct();
+  const [changes] = useState(() => new Changes<WatchAgentsResponse>());
+  const [demand, setDemand] = useState<Received>({});
   const parent = `namespaces/${namespace}`;
   const agents = useInfiniteQuery({
     queryKey: ["agents", namespace],
     initialPageParam: "",
     queryFn: ({ pageParam, signal }) =>
-      get<Page & { agents?: Agent[] }>(
-        `${parent}/agents${query({ pageSize: 200, pageToken: pageParam })}`,
-        signal,
+      changes.during(
+        () =>
+          get<Page & { agents?: Agent[] }>(
+            `${parent}/agents${query({ pageSize: 200, pageToken: pageParam })}`,
+            signal,
+          ),
+        withAgent,
       ),
     getNextPageParam: (page) => page.nextPageToken || undefined,
-    refetchInterval: ({ state }) =>
-      isHeldBack(state.data?.pages.flatMap((page) => page.agents ?? []) ?? []) ? LOOK : false,
+    // No stream has what an operator reports, breakers and credentials.
+    refetchInterval: LOOK,
   });
   const workers = useInfiniteQuery({
     queryKey: ["workers", namespace],
@@ -56,11 +72,16 @@ export function AgentsPage() {
       ),
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
-  const reload = useCoalesced(() => {
+  const read = () => {
     void refresh(cache, ["agents", namespace]);
     void refresh(cache, ["workers", namespace]);
     void refresh(cache, ["breakers"]);
-  });
+  };
+  // What is new is read soon, what the lists alone have of the others at a bounded rate.
+  const readSoon = useCoalesced(read);
+  const reload = useCoalesced(read, LOOK);
+  const listed = agents.data?.pages.flatMap((page) => page.agents ?? []) ?? [];
+  const listedWorkers = workers.data?.pages.flatMap((page) => page.workers ?? []) ?? [];
   // Every agent is sent first; the lists are read once for all of them.
   const isSynced = useRef(false);
   useStream<WatchAgentsResponse>(
@@ -70,19 +91,37 @@ export function AgentsPage() {
       return `${parent}/agents:watch`;
     },
     (message) => {
-      isSynced.current ||= message.synced ?? false;
-      if (isSynced.current) {
-        reload();
+      if (!isSynced.current) {
+        isSynced.current = message.synced ?? false;
+        if (isSynced.current) {
+          reload();
+        }
+        return;
+      }
+      changes.add(message);
+      cache.setQueryData<typeof agents.data>(
+        ["agents", namespace],
+        (data) => data && { ...data, pages: data.pages.map((page) => withAgent(page, message)) },
+      );
+      if (message.agent && !agents.hasNextPage && !listed.some(({ name }) => name === message.agent?.name)) {
+        readSoon();
       }
     },
   );
-  // Slots, queues and workers change without a change of their agent.
-  const link = useStream(namespace, () => `${parent}/agents:watchDemand?differences=true`, reload);
+  // Queues and workers change without a change of their agent.
+  const link = useStream<WatchDemandResponse>(
+    namespace,
+    () => `${parent}/agents:watchDemand?differences=true`,
+    (message) => {
+      setDemand((before) => received(before, message));
+      changesList(message, listedWorkers) && !workers.hasNextPage ? readSoon() : reload();
+    },
+  );
   const shown = problem instanceof Conflict ? undefined : problem;
-  const shownAgents = agents.data?.pages.flatMap((page) => page.agents ?? []) ?? [];
+  const shownAgents = listed.map((agent) => withDemand(agent, demand));
   const breakers = useBreakers(isHeldBack(shownAgents));
-  const reset = (agent: Agent) => act(post(`${agent.name}:resetBreaker`)).finally(reload);
-  const shownWorkers = workers.data?.pages.flatMap((page) => page.workers ?? []) ?? [];
+  const reset = (agent: Agent) => act(post(`${agent.name}:resetBreaker`)).finally(read);
+  const shownWorkers = workersWith(listedWorkers, demand);
   return (
     <>
       <h1>Agents and workers</h1>
@@ -168,7 +207,7 @@ export function AgentsPage() {
               <span className={isSick(worker) ? "problem" : undefined}>{stateOf(worker)}</span>
             </td>
             <td>
-              {worker.tasks?.length ?? 0} of {worker.slots ?? 0}
+              {worker.running} of {worker.slots ?? 0}
             </td>
             <td>{worker.succeeded ?? 0}</td>
             <td>{worker.failed ?? 0}</td>

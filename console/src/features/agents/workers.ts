@@ -6,7 +6,7 @@ export const isSick = (worker: Worker) =>
   Boolean(worker.notReadyReason || worker.breaker) || (!worker.connected && !worker.draining);
 
 /** Returns workers with those that need attention first. */
-export function sickFirst(workers: Worker[]): Worker[] {
+export function sickFirst<W extends Worker>(workers: W[]): W[] {
   return [...workers].sort((one, other) => Number(isSick(other)) - Number(isSick(one)));
 }
 
