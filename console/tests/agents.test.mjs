@@ -157,7 +157,7 @@ test("a worker shows what it has done last", async () => {
 });
 
 test("numbers of agents are live without a reading of the lists for each", async () => {
-  const spec = { runtime: { command: {} }, management: "MANAGEMENT_EXTERNAL" };
+  const spec = { runtime: { scripted: {} }, management: "MANAGEMENT_EXTERNAL" };
   await api("POST", "namespaces/default/agents?agentId=filling", { spec });
   const page = await signedIn();
   await page.getByRole("link", { name: "Agents" }).click();

@@ -14,9 +14,13 @@ test("costs are added up live, and the namespace gets a budget", async () => {
   await page.getByText("Nothing was spent, and there are no budgets.").waitFor();
   const usage = { usage: { costMicroUsd: 1_500_000, inputTokens: 100 } };
   await until(await scripted("costly", [usage, { succeed: "done" }]), "TASK_STATE_SUCCEEDED");
+  await page.getByText("$0.00 by 0 tasks").waitFor();
+  const read = [];
+  page.on("request", (request) => /\/tasks\?pageSize=500/.test(request.url()) && read.push(request.url()));
   const row = page.getByRole("region", { name: "Budgets" }).locator("tr", { hasText: "script" });
   await row.getByText("$1.50").first().waitFor();
   await page.getByText("$1.50 by 1 tasks").waitFor();
+  assert.deepEqual(read, [], "the tasks are pushed, and not read");
   await page.getByRole("region", { name: "By agent" }).getByRole("cell", { name: "script" }).waitFor();
   const form = page.getByRole("form", { name: "Budget of the namespace" });
   await form.getByLabel("Dollars a day").fill("2");

@@ -1,13 +1,13 @@
 import { useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useSearch } from "@tanstack/react-router";
-import { useState } from "react";
+import { useRef, useState } from "react";
 import { get, put } from "../../api/client";
 import { Conflict, changeAsSeen, ifMatch, type Values } from "../../api/conflict";
-import { useFeed } from "../../api/feed";
+import { TASKS, useFeed } from "../../api/feed";
 import { id, query, usd } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
-import type { BudgetStatus } from "../../api/types";
+import type { BudgetStatus, Task } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
 import { Acting } from "../../components/Acting";
 import { Age, Moment } from "../../components/Age";
@@ -19,10 +19,10 @@ import { optional, Table } from "../../components/Table";
 import { useAct } from "../../components/useAct";
 import { useNamespace } from "../../namespace";
 import { Forecasts } from "./Forecasts";
-import { MOST, readSpending, type Spent } from "./spending";
+import { MOST, type Newest, readNewest, type Spent, sumsOf, withTasks } from "./spending";
 
-/** Shortest time between two readings. The feed has states and questions, not each message of a model: what a task spends in
- * between is read with the next of them, or on a click. */
+/** Shortest time between two readings of the budgets. The feed has states and questions, not each message of a model: what a task
+ * spends in between is shown with the next of them, or on a click. */
 const PAUSE = 5000;
 const DAYS = [1, 7, 30];
 const QUEUE = "WHEN_EXHAUSTED_QUEUE";
@@ -48,16 +48,46 @@ export function CostsPage() {
       get<Page>(`namespaces/${namespace}/budgets${query({ pageSize: 200, pageToken: pageParam })}`, signal),
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
+  const since = () => new Date(Date.now() - days * 86_400_000);
+  // The feed of another namespace may still be read.
+  const applied = (before: Newest, tasks: Task[]) =>
+    withTasks(
+      before,
+      tasks.filter(({ name }) => name?.startsWith(`namespaces/${namespace}/`)),
+      since(),
+    );
   const spending = useQuery({
     queryKey: ["spending", namespace, days],
     queryFn: ({ signal }) =>
-      readSpending(namespace, new Date(Date.now() - days * 86_400_000), (path) => get(path, signal)),
+      TASKS.changes.during(
+        () => readNewest(namespace, since(), (path) => get(path, signal)),
+        (found, { task }) => (task ? applied(found, [task]) : found),
+      ),
+    select: sumsOf,
+    structuralSharing: false,
   });
-  const reload = useCoalesced(() => {
-    void refresh(cache, ["budgets", namespace]);
+  const readBudgets = useCoalesced(() => void refresh(cache, ["budgets", namespace]), PAUSE);
+  const changed = useRef<Task[]>([]);
+  const apply = useCoalesced(() => {
+    const tasks = changed.current.splice(0);
+    cache.setQueryData<Newest>(["spending", namespace, days], (before) => before && applied(before, tasks));
+  });
+  const reload = () => {
+    readBudgets();
     void refresh(cache, ["spending", namespace]);
-  }, PAUSE);
-  useFeed({ reload, receive: ({ task }) => task?.status?.usage && reload() });
+  };
+  useFeed({
+    reload,
+    receive: ({ task }) => {
+      if (task) {
+        changed.current.push(task);
+        apply();
+      }
+      if (task?.status?.usage) {
+        readBudgets();
+      }
+    },
+  });
   const take = ({ status }: { status?: BudgetStatus }) =>
     cache.setQueryData<typeof budgets.data>(["budgets", namespace], (data) => {
       const [first, ...rest] = data?.pages ?? [];

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Task } from "../../api/types";
-import { MOST, readSpending, spendingOf } from "./spending";
+import { MOST, readNewest, spendingOf, sumsOf, withTasks } from "./spending";
 
 const task = (day: string, agent: string, costMicroUsd: string, state: "SUCCEEDED" | "FAILED"): Task => ({
   createTime: `${day}T12:00:00Z`,
@@ -35,7 +35,48 @@ test("the tasks that are read are bounded", async () => {
     paths.push(path);
     return page as T;
   };
-  const spending = await readSpending("default", new Date(0), get);
+  const newest = await readNewest("default", new Date(0), get);
+  const spending = sumsOf(newest);
   expect([spending.tasks, spending.more, paths.length]).toEqual([MOST, true, 4]);
   expect(paths[0]).toContain("filter.createdAfter=1970-01-01T00");
+});
+
+test("tasks that are created and changed are added up without a reading", () => {
+  const at = (name: string, day: string, micro: string, logSeq: string) => {
+    const one = task(day, "one", micro, "SUCCEEDED");
+    return { ...one, name, status: { ...one.status, logSeq } };
+  };
+  const since = new Date("2026-11-24T00:00:00Z");
+  const before = { tasks: [at("b", "2026-11-25", "2", "5"), at("a", "2026-11-24", "1", "5")], more: false };
+  const changed = [
+    at("c", "2026-11-26", "4", "1"),
+    at("a", "2026-11-24", "10", "6"),
+    at("b", "2026-11-25", "0", "4"),
+  ];
+  const after = withTasks(before, changed, since);
+  expect(after.tasks.map(({ name, status }) => [name, status?.usage?.costMicroUsd])).toEqual([
+    ["c", "4"],
+    ["b", "2"],
+    ["a", "10"],
+  ]);
+  // What is older than the time leaves, and more than the bound are left out.
+  expect(withTasks(after, [], new Date("2026-11-25T00:00:00Z")).tasks.map(({ name }) => name)).toEqual([
+    "c",
+    "b",
+  ]);
+  const many = Array.from({ length: MOST }, (_, index) => at(`d${index}`, "2026-11-26", "1", "1"));
+  const full = withTasks(after, many, since);
+  expect([full.tasks.length, full.more, full.tasks.some(({ name }) => name === "a")]).toEqual([
+    MOST,
+    true,
+    false,
+  ]);
+  expect(withTasks(before, [], since).more).toBe(false);
+  // Nothing large is kept.
+  const [kept] = withTasks(
+    { tasks: [], more: false },
+    [{ ...at("e", "2026-11-26", "1", "1"), spec: { prompt: "long" } }],
+    since,
+  ).tasks;
+  expect(kept?.spec?.prompt).toBeUndefined();
 });

@@ -1,3 +1,4 @@
+import { newer } from "../../api/changes";
 import { query } from "../../api/format";
 import type { Task } from "../../api/types";
 
@@ -26,12 +27,43 @@ export interface Spending {
   more: boolean;
 }
 
-/** Reads the newest tasks since a time, up to a bound, and adds their costs up. */
-export async function readSpending(
+/** The newest tasks since a time, up to a bound, with what costs are added up of. */
+export interface Newest {
+  tasks: Task[];
+  more: boolean;
+}
+
+/** Returns a task without the rest, which may be large. */
+const slim = ({ name, createTime, spec, status }: Task) =>
+  ({
+    name,
+    createTime,
+    spec: { target: { agent: spec?.target?.agent } },
+    status: { logSeq: status?.logSeq, state: status?.state, usage: status?.usage },
+  }) as Task;
+
+/** Returns the newest tasks since a time after some have been created or changed. */
+export function withTasks(before: Newest, changed: Task[], since: Date): Newest {
+  const all = new Map(before.tasks.map((task) => [task.name, task]));
+  for (const task of changed) {
+    all.set(task.name, slim(newer(all.get(task.name) ?? task, task)));
+  }
+  const created = (task: Task) => Date.parse(task.createTime ?? "");
+  const tasks = [...all.values()]
+    .filter((task) => created(task) >= since.getTime())
+    .sort((one, other) => created(other) - created(one));
+  return { tasks: tasks.slice(0, MOST), more: before.more || tasks.length > MOST };
+}
+
+/** Adds the costs of the newest tasks up. */
+export const sumsOf = ({ tasks, more }: Newest): Spending => ({ ...spendingOf(tasks), more });
+
+/** Reads the newest tasks since a time. */
+export async function readNewest(
   namespace: string,
   since: Date,
   get: <T>(path: string) => Promise<T>,
-): Promise<Spending> {
+): Promise<Newest> {
   const tasks: Task[] = [];
   let token = "";
   for (let page = 0; page < MAX_PAGES && tasks.length < MOST; page += 1) {
@@ -42,13 +74,13 @@ export async function readSpending(
         pageToken: token,
       })}`,
     );
-    tasks.push(...(found.tasks ?? []));
+    tasks.push(...(found.tasks ?? []).map(slim));
     token = found.nextPageToken ?? "";
     if (!token) {
       break;
     }
   }
-  return { ...spendingOf(tasks.slice(0, MOST)), more: token !== "" || tasks.length > MOST };
+  return { tasks: tasks.slice(0, MOST), more: token !== "" || tasks.length > MOST };
 }
 
 /** Adds the costs of tasks up: by the day of UTC of their creation, as budgets count days, by agent and by model. */
