@@ -1,6 +1,8 @@
-// The control centre under load, measured and not judged: 100 open pages while tasks are created, many tasks, a long log, a large graph.
-// Of the pages one is in a browser; the others are what a page holds open, its two streams, read by this process.
+// The control centre under load, measured and not judged: 100 open pages while tasks are created, with few tasks and with many, then
+// many tasks, a long log, a large graph. Of the pages one is in a browser; the others are the streams and the readings of a page, made
+// by this process.
 import { test } from "node:test";
+import { setTimeout as pause } from "node:timers/promises";
 import {
   adminToken,
   api,
@@ -27,7 +29,6 @@ const OPENINGS = 5;
 
 setUp();
 
-const pause = (millis) => new Promise((resolve) => setTimeout(resolve, millis));
 const at = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
 const mib = (bytes) => `${Math.round(bytes / 2 ** 20)} MiB`;
 
@@ -79,12 +80,68 @@ async function entry(page, name, field) {
   return page.evaluate(([name, field]) => performance.getEntriesByName(name).at(-1)[field], [name, field]);
 }
 
+/** Streams and readings of every page: once, or again after a time in milliseconds. Decision 0083 says why. */
+const EVERY_PAGE = {
+  streams: ["tasks:watch?statesOnly=true", "workflows:watch"],
+  reads: [
+    ["alerts", 30_000],
+    ["tasks?pageSize=100&filter.openQuestions=true"],
+    ["tasks?pageSize=100&filter.needsAttention=true"],
+    ["approvals?pageSize=200"],
+  ],
+};
+/** Those that each kind of page adds while tasks are created. */
+const KINDS = [
+  { streams: [], reads: [["tasks?pageSize=100"]] },
+  {
+    streams: ["agents:watch", "agents:watchDemand?differences=true"],
+    reads: [
+      ["agents?pageSize=200", 10_000],
+      ["workers?pageSize=200", 10_000],
+    ],
+  },
+  {
+    streams: [],
+    reads: [...Array.from({ length: 4 }, () => ["tasks?pageSize=500"]), ["budgets?pageSize=200", 5_000]],
+  },
+  {
+    streams: [],
+    reads: [["tasks?pageSize=100&filter.states=TASK_STATE_PENDING&filter.states=TASK_STATE_QUEUED", 1_000]],
+  },
+];
+
+/** Reads what a page reads until it is closed. Returns how long each reading took, in milliseconds. */
+function read(kind, index, signal) {
+  const times = [];
+  const headers = { Authorization: `Bearer ${adminToken()}` };
+  for (const [path, interval] of [...EVERY_PAGE.reads, ...kind.reads]) {
+    const again = async () => {
+      // Pages are not opened at the same moment.
+      for (let wait = (interval * (index % 10)) / 10; ; wait = interval) {
+        const begin = performance.now();
+        const response = await fetch(`${base}/api/v1/namespaces/default/${path}`, { headers, signal });
+        await response.arrayBuffer();
+        if (!response.ok) {
+          throw new Error(`${path}: ${response.status}`);
+        }
+        times.push(performance.now() - begin);
+        if (!interval) {
+          return;
+        }
+        await pause(wait, undefined, { signal });
+      }
+    };
+    again().catch((error) => signal.aborted || console.error(error));
+  }
+  return times;
+}
+
 /** Opens the streams of a page. Returns the ages at which events arrived, in milliseconds. */
-function watch(signal) {
+function watch(kind, signal) {
   const ages = [];
-  for (const kind of ["tasks", "workflows"]) {
+  for (const path of [...EVERY_PAGE.streams, ...kind.streams]) {
     const headers = { Accept: "text/event-stream", Authorization: `Bearer ${adminToken()}` };
-    fetch(`${base}/api/v1/namespaces/default/${kind}:watch`, { headers, signal })
+    fetch(`${base}/api/v1/namespaces/default/${path}`, { headers, signal })
       .then(async ({ body }) => {
         let rest = "";
         for await (const part of body.pipeThrough(new TextDecoderStream())) {
@@ -141,15 +198,19 @@ test("the first page", { timeout: 600_000 }, async () => {
   report("first contentful paint of the first page", paints);
 });
 
-test("pages that are open while tasks are created", { timeout: 600_000 }, async () => {
+/** Measures pages that are open while tasks are created. */
+async function openPages(title) {
   console.log("no page:");
   await load();
   const abort = new AbortController();
-  const others = Array.from({ length: PAGES - 1 }, () => watch(abort.signal));
+  const { signal } = abort;
+  const kinds = Array.from({ length: PAGES - 1 }, (_, index) => KINDS[index % KINDS.length]);
+  const others = kinds.map((kind) => watch(kind, signal));
+  const reads = kinds.map((kind, index) => read(kind, index, signal));
   const page = await signedIn();
-  const name = await scripted("measured", [], { target: { agent: "missing" } });
+  const name = await scripted(title, [], { target: { agent: "missing" } });
   await page.goto(`${base}/tasks?owner=&alias=`);
-  const row = page.locator("tr", { hasText: "measured" });
+  const row = page.locator("tr", { hasText: title });
   await row.waitFor();
   const updates = [];
   const calls = [];
@@ -176,8 +237,11 @@ test("pages that are open while tasks are created", { timeout: 600_000 }, async 
   report("update of a row in the page, from the call", updates);
   report("  the call alone, until its answer", calls);
   report("events at the other pages, from their time", others.flat());
+  report("readings of the other pages", reads.flat());
   await page.context().close();
-});
+}
+
+test("pages that are open while tasks are created", { timeout: 600_000 }, () => openPages("measured first"));
 
 test("a page of many tasks", { timeout: 1_800_000 }, async () => {
   const requests = Array.from({ length: 1000 }, (_, index) => ({
@@ -193,6 +257,11 @@ test("a page of many tasks", { timeout: 1_800_000 }, async () => {
     await page.getByRole("link", { name: "one of many" }).first().waitFor();
   });
   await page.context().close();
+});
+
+test("pages that are open while tasks are created, with many", { timeout: 1_200_000 }, async () => {
+  console.log(`with ${TASKS} tasks:`);
+  await openPages("measured again");
 });
 
 test("a page of a long log", { timeout: 1_800_000 }, async () => {
