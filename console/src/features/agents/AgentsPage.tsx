@@ -192,6 +192,7 @@ function Agents({ namespace }: { namespace: string }) {
           </tr>
         ))}
       </Table>
+      {(agents.isPending || workers.isPending) && <p role="status">Loading…</p>}
       {agents.isSuccess && shownAgents.length === 0 && <p>There are no agents in this namespace.</p>}
       <More of={agents} what="agents" />
       <h2>Workers</h2>

@@ -121,6 +121,7 @@ export function CostsPage() {
         )}
       </div>
       <Problem error={budgets.error ?? spending.error} />
+      {(budgets.isPending || spending.isPending) && <p role="status">Loading…</p>}
       {budgets.isSuccess && all.length === 0 && <p>Nothing was spent, and there are no budgets.</p>}
       {all.length > 0 && (
         <Table

@@ -51,6 +51,7 @@ export function SchedulesPage() {
         {troubleOf(link)}
       </p>
       <Problem error={problem ?? found.error} />
+      {found.isPending && <p role="status">Loading…</p>}
       {found.isSuccess && schedules.length === 0 && (
         <p>
           There are no schedules in this namespace. Create one with <code>rota schedule create</code>.

@@ -97,6 +97,7 @@ function Column({
         {name} <span className="quiet">{`${tasks.length}${found.hasNextPage ? "+" : ""}`}</span>
       </h2>
       <Problem error={found.error} />
+      {found.isPending && <p role="status">Loading…</p>}
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reached by keyboard */}
       <section className="cards" ref={box} tabIndex={0} aria-label={`Tasks: ${name}`}>
         <div className="all" style={{ height: rows.getTotalSize() }}>

@@ -99,6 +99,7 @@ export function WorkflowsPage() {
         )}
       </div>
       <Problem error={found.error ?? (link.state === "ended" ? link.error : undefined)} />
+      {found.isPending && <p role="status">Loading…</p>}
       {found.isSuccess && workflows.length === 0 && <p>There are no workflows in this namespace.</p>}
       {workflows.length > 0 && (
         <Table label="Workflows" heads={["State", "Workflow", "Steps", "Age"]}>

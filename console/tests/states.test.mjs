@@ -1,0 +1,103 @@
+// States of pages that others reach by chance: still loading, failed, empty, and with texts from right to left, in a real browser.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { accessible, api, base, fits, nothingFailed, scripted, setUp, signedIn } from "./harness.mjs";
+
+setUp();
+
+/** Calls of the API to collections or streams of these names. */
+const calls = (names, end = "\\?") => new RegExp(`/api/v1/.*/(${names})${end}`);
+
+/** Paths of pages, with the calls that fill each, and what it says when it is complete and empty. */
+const PAGES = {
+  inbox: [calls("tasks|approvals"), "Nothing waits for a person."],
+  tasks: [calls("tasks"), "No task matches"],
+  "tasks?view=board": [calls("tasks"), "Succeeded 0"],
+  workflows: [calls("workflows"), "There are no workflows in this namespace."],
+  agents: [calls("agents|workers"), "There are no agents in this namespace."],
+  schedules: [calls("schedules"), "There are no schedules in this namespace."],
+  costs: [calls("budgets|tasks"), "Nothing was spent, and there are no budgets."],
+  alerts: [calls("alerts", "$"), "Nothing is wrong."],
+  // Its charts are there also without anything that has happened.
+  metrics: [calls("metricsHistory"), "by the minute"],
+  system: [calls("status:watch", "$"), "Background tasks"],
+};
+
+const PHONE = { width: 360, height: 640 };
+const REFUSED = { code: 7, message: "the token of this browser may not read it", details: [] };
+
+for (const colorScheme of ["light", "dark"]) {
+  test(`pages that load, have failed or are empty are accessible and fit, ${colorScheme}`, async () => {
+    const page = await signedIn({ colorScheme, viewport: PHONE });
+    await page.getByLabel("Namespace").fill("empty");
+    await page.keyboard.press("Enter");
+    await page.getByText("No task matches").waitFor();
+    for (const [path, [filling, empty]] of Object.entries(PAGES)) {
+      const check = async (state) => {
+        await accessible(page, `${path}, ${state}, ${colorScheme}`);
+        await fits(page, `${path}, ${state}`);
+      };
+      const loading = page.getByRole("status").filter({ hasText: "Loading…" }).first();
+      await page.route(filling, () => {});
+      await page.goto(`${base}/${path}`);
+      await loading.waitFor();
+      const says = page.getByRole("paragraph").filter({ hasText: empty });
+      assert.equal(await says.count(), 0, `${path} says too early that it is empty`);
+      await check("loading");
+      await page.unrouteAll();
+      await page.route(filling, (route) => route.fulfill({ status: 403, json: REFUSED }));
+      await page.goto(`${base}/${path}`);
+      const alert = page.getByRole("main").getByRole("alert").filter({ hasText: REFUSED.message });
+      await alert.first().waitFor();
+      await loading.waitFor({ state: "detached" });
+      await check("failed");
+      await page.unrouteAll();
+      await page.goto(`${base}/${path}`);
+      await page.getByText(empty).first().waitFor();
+      await loading.waitFor({ state: "detached" });
+      await check("empty");
+    }
+    await page.context().close();
+  });
+}
+
+test("a page of something that does not exist says so", async () => {
+  const page = await signedIn({ viewport: PHONE });
+  const missing = "00000000-0000-4000-8000-000000000000";
+  for (const kind of ["tasks", "workflows"]) {
+    await page.goto(`${base}/${kind}/default/${missing}`);
+    await page.getByRole("main").getByRole("alert").first().waitFor();
+    assert.equal(await page.getByText("Loading…").count(), 0, kind);
+    await accessible(page, `no such ${kind}`);
+    await fits(page, `no such ${kind}`);
+  }
+  await page.context().close();
+});
+
+test("texts from right to left turn nothing around them", async () => {
+  const [title, question] = ["מטלה דחופה (12)", "أي طريق؟ left, or right (2)"];
+  const name = await scripted(title, [{ ask: question }]);
+  for (const colorScheme of ["light", "dark"]) {
+    const page = await signedIn({ colorScheme, viewport: PHONE });
+    const link = page.getByRole("link", { name: title, exact: true });
+    const row = page.locator("tr").filter({ has: link });
+    await row.locator(".state").waitFor();
+    const [state, shown] = [await row.locator(".state").boundingBox(), await link.boundingBox()];
+    assert.ok(state.x + state.width <= shown.x, "the state is left of the title");
+    await accessible(page, `a title from right to left, ${colorScheme}`);
+    await fits(page, "a title from right to left");
+    await page.getByRole("link", { name: /Inbox/ }).click();
+    const card = page.getByRole("article", { name: title, exact: true });
+    await card.getByText(question, { exact: true }).waitFor();
+    await accessible(page, `a question from right to left, ${colorScheme}`);
+    await fits(page, "a question from right to left");
+    await card.getByRole("link", { name: title, exact: true }).click();
+    await page.getByRole("heading", { name: title, exact: true }).waitFor();
+    await accessible(page, `a task from right to left, ${colorScheme}`);
+    await fits(page, "a task from right to left");
+    await page.context().close();
+  }
+  await api("POST", `${name}:cancel`, {});
+});
+
+nothingFailed();
