@@ -106,7 +106,7 @@ const KINDS = [
   },
   {
     streams: [],
-    reads: [["tasks?pageSize=100&filter.states=TASK_STATE_PENDING&filter.states=TASK_STATE_QUEUED", 1_000]],
+    reads: [["tasks?pageSize=100&filter.states=TASK_STATE_PENDING&filter.states=TASK_STATE_QUEUED", 6_000]],
   },
 ];
 

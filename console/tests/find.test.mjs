@@ -95,6 +95,9 @@ test("the board has a column for each state, live", async () => {
   await page.waitForURL(/view=board/);
   const card = (column, title) =>
     page.getByRole("region", { name: column, exact: true }).getByRole("article").filter({ hasText: title });
+  await page.getByText("Loading…").first().waitFor({ state: "detached" });
+  const read = [];
+  page.on("request", (request) => /filter\.states=/.test(request.url()) && read.push(request.url()));
   const name = await scripted(`moving ${HOSTILE}`, [{ ask: "On?" }, { succeed: "done" }]);
   await card("Needs a person", "moving <img src=x onerror=alert(1)>[U+202E]").waitFor();
   await fits(page, "board");
@@ -106,6 +109,7 @@ test("the board has a column for each state, live", async () => {
   await api("POST", `${name}:sendInput`, { input: { requestId, text: "yes" } });
   await card("Succeeded", "moving").waitFor();
   await card("Needs a person", "moving").waitFor({ state: "detached" });
+  assert.deepEqual(read, [], "cards are moved by the feed, and not read");
   await page.reload();
   await card("Succeeded", "moving").getByRole("link").focus();
   await page.keyboard.press("Enter");

@@ -13,6 +13,7 @@ import { Age } from "../../components/Age";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
+import { moved } from "./column";
 import { filters, type TaskSearch } from "./filters";
 import { titleOf } from "./title";
 
@@ -69,19 +70,27 @@ function Column({
       const page = pageParam ? `&pageToken=${encodeURIComponent(pageParam)}` : "";
       const path = `namespaces/${namespace}/tasks${filters(rest)}${wanted}${page}`;
       const read = TASKS.changes.during(() => get<Page>(path, signal), withChange);
-      return read.then((page) => ({ ...page, tasks: page.tasks?.filter(isHere) ?? [] }));
+      return read.then((page): Page => ({ ...page, tasks: page.tasks?.filter(isHere) ?? [] }));
     },
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
   const reload = useCoalesced(() => void refresh(cache, key));
   const tasks = found.data?.pages.flatMap((page) => page.tasks ?? []) ?? [];
+  const isFiltered = Object.entries(rest).some(([name, value]) => name !== "view" && value !== undefined);
   useFeed({
     reload,
     receive: ({ task }) => {
-      const known = tasks.find((one) => one.name === task?.name);
-      // A task enters or leaves; one that stays may have another title or state.
-      if (task && (known ? known.status?.state !== task.status?.state : isHere(task))) {
+      const data = cache.getQueryData<typeof found.data>(key);
+      // The feed of another namespace may still be read.
+      if (!task?.name?.startsWith(`namespaces/${namespace}/`) || (!data && !isHere(task))) {
+        return;
+      }
+      const pages = data && moved(data.pages, task, { isHere: isHere(task), isFiltered });
+      // A reading that is under way may lack a task that enters.
+      if (!pages || (pages !== data.pages && cache.isFetching({ queryKey: key }) > 0)) {
         reload();
+      } else if (pages !== data.pages) {
+        cache.setQueryData<typeof found.data>(key, { ...data, pages });
       }
     },
   });
