@@ -90,7 +90,7 @@ function Column({
       if (!pages || (pages !== data.pages && cache.isFetching({ queryKey: key }) > 0)) {
         reload();
       } else if (pages !== data.pages) {
-        cache.setQueryData<typeof found.data>(key, { ...data, pages });
+        cache.setQueryData<typeof found.data>(key, (before) => before && { ...before, pages });
       }
     },
   });
