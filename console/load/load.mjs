@@ -80,7 +80,7 @@ async function entry(page, name, field) {
   return page.evaluate(([name, field]) => performance.getEntriesByName(name).at(-1)[field], [name, field]);
 }
 
-/** Streams and readings of every page: once, or again after a time in milliseconds. Decision 0083 says why. */
+/** Streams and readings of every page: once, or again after a time in milliseconds. Decision 0083 has the reasons. */
 const EVERY_PAGE = {
   streams: ["tasks:watch?statesOnly=true", "workflows:watch"],
   reads: [

@@ -43,7 +43,7 @@ test("the slower of two answers is given back, sent or not", async () => {
   const page = await signedIn({ viewport: { width: 360, height: 640 } });
   await page.goto(`${base}/inbox`);
   for (const where of ["the inbox", "the page of the task"]) {
-    // Sent before the question has gone from the page, only afterwards, and not at all.
+    // Sent before the question has left the page, only afterwards, and not at all.
     for (const how of ["held", "late", "typed"]) {
       const name = await scripted(`in ${where}, ${how}`, [{ ask: "Which colour?" }, { succeed: "painted" }]);
       await page.getByText("Which colour?").waitFor();

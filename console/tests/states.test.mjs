@@ -8,7 +8,7 @@ setUp();
 /** Calls of the API to collections or streams of these names. */
 const calls = (names, end = "\\?") => new RegExp(`/api/v1/.*/(${names})${end}`);
 
-/** Paths of pages, with the calls that fill each, and what it says when it is complete and empty. */
+/** Paths of pages, with the calls that fill each, and the text that it has when it is complete and empty. */
 const PAGES = {
   inbox: [calls("tasks|approvals"), "Nothing waits for a person."],
   tasks: [calls("tasks"), "No task matches"],
@@ -41,8 +41,8 @@ for (const colorScheme of ["light", "dark"]) {
       await page.route(filling, () => {});
       await page.goto(`${base}/${path}`);
       await loading.waitFor();
-      const says = page.getByRole("paragraph").filter({ hasText: empty });
-      assert.equal(await says.count(), 0, `${path} says too early that it is empty`);
+      const early = page.getByRole("paragraph").filter({ hasText: empty });
+      assert.equal(await early.count(), 0, `${path} is called empty before it is read`);
       await check("loading");
       await page.unrouteAll();
       await page.route(filling, (route) => route.fulfill({ status: 403, json: REFUSED }));
@@ -61,7 +61,7 @@ for (const colorScheme of ["light", "dark"]) {
   });
 }
 
-test("a page of something that does not exist says so", async () => {
+test("a page of something that does not exist shows an error", async () => {
   const page = await signedIn({ viewport: PHONE });
   const missing = "00000000-0000-4000-8000-000000000000";
   for (const kind of ["tasks", "workflows"]) {

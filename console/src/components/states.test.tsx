@@ -85,7 +85,7 @@ test("replies that were not used show what became of them", () => {
     );
   const asked = "No longer asked: Which [U+202E]colour? Someone else may have replied.";
   expect(shown()).toBe(`${asked} Yours was not sent: green Close`);
-  // Without an answer of the server nobody knows.
+  // Without an answer of the server it is not known.
   expect(shown(new ApiError(14, "unreachable"))).toContain(
     `${asked} Yours may have arrived: green unreachable`,
   );

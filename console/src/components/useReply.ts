@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "react";
 
-/** A reply of a person whose question is gone. */
+/** A reply of a person to a question that has ended. */
 export interface Unused {
   /** The question. */
   asked: string;
@@ -8,6 +8,13 @@ export interface Unused {
   given: string;
   /** Error of the call, if the reply was sent. */
   error?: unknown;
+}
+
+/** A call that has failed, with the text of the form. */
+interface Failed {
+  text: string;
+  given: string;
+  error: unknown;
 }
 
 interface Reply {
@@ -26,7 +33,7 @@ export function useReply(asked: string, text: string, onUnused: (unused: Unused)
   const [problem, setProblem] = useState<unknown>();
   const latest = useRef({ asked, text, onUnused });
   latest.current = { asked, text, onUnused };
-  const state = useRef<{ isOpen: boolean; isSettled: boolean; failed?: { given: string; error: unknown } }>({
+  const state = useRef<{ isOpen: boolean; isSettled: boolean; failed?: Failed }>({
     isOpen: true,
     isSettled: false,
   });
@@ -36,7 +43,9 @@ export function useReply(asked: string, text: string, onUnused: (unused: Unused)
     return () => {
       own.isOpen = false;
       const { asked, text, onUnused } = latest.current;
-      const { given, error } = own.failed ?? { given: text.trim(), error: undefined };
+      // What was typed after a failed call is newer than that.
+      const { given, error } =
+        own.failed?.text === text ? own.failed : { given: text.trim(), error: undefined };
       // A call that is under way decides at its end.
       if (!own.isSettled && given) {
         onUnused({ asked, given, error });
@@ -53,7 +62,7 @@ export function useReply(asked: string, text: string, onUnused: (unused: Unused)
       await call();
     } catch (error) {
       own.isSettled = false;
-      own.failed = { given, error };
+      own.failed = { text: latest.current.text, given, error };
       setProblem(error);
       if (!own.isOpen) {
         latest.current.onUnused({ asked: latest.current.asked, given, error });

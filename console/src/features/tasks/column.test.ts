@@ -7,7 +7,7 @@ const task = (name: string, day: number, logSeq = "1"): Task => ({
   createTime: `2026-11-${10 + day}T00:00:00${day % 2 ? "Z" : ".5Z"}`,
   status: { logSeq },
 });
-const [here, gone] = [
+const [here, elsewhere] = [
   { isHere: true, isFiltered: false },
   { isHere: false, isFiltered: false },
 ];
@@ -16,19 +16,19 @@ const names = (pages: { tasks?: Task[] }[] | undefined) =>
 const pages = [{ tasks: [task("e", 5), task("d", 4)], nextPageToken: "t" }, { tasks: [task("b", 2, "5")] }];
 
 test("a task that leaves a column, stays there or was never there needs no reading", () => {
-  expect(names(moved(pages, task("d", 4, "2"), gone))).toEqual(["e", "b"]);
+  expect(names(moved(pages, task("d", 4, "2"), elsewhere))).toEqual(["e", "b"]);
   const stays = moved(pages, task("b", 2, "6"), here);
   expect(stays?.[1]?.tasks?.[0]?.status?.logSeq).toBe("6");
   expect(names(stays)).toEqual(["ed", "b"]);
-  expect(moved(pages, task("x", 3), gone)).toBe(pages);
+  expect(moved(pages, task("x", 3), elsewhere)).toBe(pages);
   // An older record than the known one is not the present.
-  expect(moved(pages, task("b", 2, "4"), gone)).toBe(pages);
+  expect(moved(pages, task("b", 2, "4"), elsewhere)).toBe(pages);
 });
 
 test("a task that enters has its place by its creation", () => {
   expect(names(moved(pages, task("f", 6), here))).toEqual(["fed", "b"]);
   expect(names(moved(pages, task("c", 3), here))).toEqual(["ed", "cb"]);
-  expect(names(moved(pages, task("a", 1), here))).toEqual(["ed", "ba"]);
+  expect(names(moved(pages, task("z", 1), here))).toEqual(["ed", "bz"]);
   expect(names(moved([{ tasks: [] }], task("a", 1), here))).toEqual(["a"]);
   // On a page that is not read yet.
   const part = [{ tasks: [task("e", 5)], nextPageToken: "t" }];
