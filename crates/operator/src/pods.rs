@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn pods_of_other_agents_cost_nothing() {
         for total in [100, 10_000] {
-            let (pods, mut writer) = WorkerPods::new();
+            let (pods, mut writer) = WorkerPods::new(None);
             for number in 0..total {
                 let agent = format!("agent-{}", number / 10);
                 pods.apply(&mut writer, pod(&agent, &format!("pod-{number}")));
