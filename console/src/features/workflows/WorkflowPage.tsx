@@ -307,17 +307,22 @@ function Compensation({ of: { compensation, resolvedCompensation } }: { of: Step
   );
 }
 
+/** A graph of many steps, once what draws it is loaded. */
+function Large(picture: Pick<Groups, "shape" | "stateOf" | "countOf" | "toggle">) {
+  const BigGraph = useLoaded(loadBigGraph);
+  return BigGraph && <BigGraph {...picture} />;
+}
+
 /** The graph of a workflow, unless it has one step. */
 function Picture({ groups }: { groups: Groups }) {
   const { shape, stateOf, countOf, toggle } = groups;
-  const BigGraph = useLoaded(loadBigGraph);
   const [first, ...others] = [...shape.steps, ...shape.last];
   if (!first || (others.length === 0 && !first.group)) {
     return null;
   }
   const picture = { shape, stateOf, countOf, toggle };
   if (others.length >= MAX_STEPS) {
-    return BigGraph && <BigGraph {...picture} />;
+    return <Large {...picture} />;
   }
   return (
     <Scroll label="Graph">
