@@ -24,9 +24,11 @@ const PAGE: usize = 512;
 /// transactions, and a short task is indexed once, with its result.
 const MIN_INTERVAL: Duration = Duration::from_secs(2);
 const RETRY_DELAY: Duration = Duration::from_secs(10);
-/// Rest after a step, in times of what the step took: catching up with a million tasks leaves the processors and the disk to those that
-/// run.
+/// Rest after a step, in times of what the step took, and at most [`MIN_INTERVAL`]: catching up with a million tasks leaves the
+/// processors and the disk to those that run.
 const REST: u32 = 3;
+/// Time after which one that is still behind rests no more: under a load that never ends it would fall back further and further.
+const MAX_BEHIND: Duration = Duration::from_mins(10);
 /// Tasks that are looked for at a time, among those that were removed.
 const SWEEP_PAGE: usize = 500;
 
@@ -82,6 +84,7 @@ impl IndexState {
 /// Catches up with the commits until `stop`.
 pub(crate) async fn run(store: StoreClient, stop: CancellationToken, monitor: TaskMonitor) {
     let (mut sweep, mut is_behind) = (None, true);
+    let mut woken = Instant::now();
     let follow = async {
         loop {
             // An activation for each transaction: a long log must not look stuck.
@@ -92,7 +95,9 @@ pub(crate) async fn run(store: StoreClient, stop: CancellationToken, monitor: Ta
                     activation.succeeded();
                     is_behind = more;
                     if more {
-                        tokio::time::sleep((begun.elapsed() * REST).min(MIN_INTERVAL)).await;
+                        if woken.elapsed() < MAX_BEHIND {
+                            tokio::time::sleep((begun.elapsed() * REST).min(MIN_INTERVAL)).await;
+                        }
                         continue;
                     }
                 }
@@ -107,6 +112,7 @@ pub(crate) async fn run(store: StoreClient, stop: CancellationToken, monitor: Ta
             }
             store.index().wake.notified().await;
             tokio::time::sleep(MIN_INTERVAL).await;
+            woken = Instant::now();
         }
     };
     stop.run_until_cancelled(follow).await;
