@@ -363,10 +363,10 @@ statements! {
     FOLLOW_UPS = "SELECT number, record FROM follow_ups WHERE shard = $1 ORDER BY number";
 }
 
-/// Identity of the server's files, and of the database in them.
 /// The origin of the server's data, and its timeline: the first part of the name of a file of the write-ahead log.
 pub(crate) const TIMELINE: &str = "SELECT system_identifier,
     ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int8 FROM pg_control_system()";
+/// Identity of the server's files, and of the database in them.
 pub(crate) const DATABASE: &str =
     "SELECT system_identifier, (SELECT oid FROM pg_database WHERE datname = current_database())
     FROM pg_control_system()";
