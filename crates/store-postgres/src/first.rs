@@ -65,13 +65,24 @@ async fn attempt(options: &Options) -> Result<(), Fault> {
     bounded(check_server(&session)).await?;
     let other = Session::open(&options.target, "rota-open").await?;
     refuse_pooler(&session, &other).await?;
-    if bounded(migrate::is_store(&session.client)).await? {
+    let was_store = bounded(migrate::is_store(&session.client)).await?;
+    if was_store {
         // Before anything is read: its format may be newer, too.
         bounded(migrate::refuse_newer(&session.client)).await?;
         // One that is refused must not migrate, which may end the owner.
-        if let Some(admission) = &options.admission {
-            bounded(documents::admit(&session, admission)).await?;
-        }
+        admit(options, &session).await?;
     }
-    migrate::to_latest(&session.client).await
+    migrate::to_latest(&session.client).await?;
+    if !was_store {
+        // Another one may have been first on the empty database, with a key of its own.
+        admit(options, &session).await?;
+    }
+    Ok(())
+}
+
+async fn admit(options: &Options, session: &Session) -> Result<(), Fault> {
+    match &options.admission {
+        Some(admission) => bounded(documents::admit(session, admission)).await,
+        None => Ok(()),
+    }
 }

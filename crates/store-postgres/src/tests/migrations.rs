@@ -83,6 +83,17 @@ async fn refused_replica_migrates_nothing() {
     assert_eq!(shard(&session).await, before);
 }
 
+/// Another one may have migrated it meanwhile, and have stored its key.
+#[tokio::test]
+async fn replica_is_checked_after_the_first_migration() {
+    let server = PostgresServer::shared();
+    let target = Target::parse(&server.database().unwrap(), None).unwrap();
+    let refused = open_connections(refusing(target.clone())).map(drop);
+    assert!(matches!(refused, Err(Error::Deposed)), "{refused:?}");
+    let session = Session::open(&target, "reader").await.unwrap();
+    assert_eq!(shard(&session).await.1, None, "it has taken nothing");
+}
+
 /// What is read of it for the admission may be in a format of that version.
 #[tokio::test]
 async fn newer_schema_is_refused_before_the_admission() {
