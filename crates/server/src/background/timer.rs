@@ -41,6 +41,12 @@ impl Drift {
         wall.since(self.wall).checked_sub(passed).filter(|ahead| *ahead >= MIN_JUMP)
     }
 
+    /// Returns by how much the store's clock was set back, if it was.
+    fn behind(&self, wall: Timestamp, monotonic: Instant) -> Option<Duration> {
+        let passed = monotonic.saturating_duration_since(self.monotonic);
+        Some((self.wall + passed).since(wall)).filter(|behind| *behind >= MIN_JUMP)
+    }
+
     fn is_ahead(&self, wall: Timestamp, monotonic: Instant) -> bool {
         self.ahead(wall, monotonic).is_some()
     }
@@ -65,6 +71,9 @@ pub(super) async fn run(
 ) {
     let mut drift = Drift::new(now(), Instant::now());
     loop {
+        if let Some(by) = drift.behind(now(), Instant::now()) {
+            tracing::warn!(?by, "the clock was set back: what is due by it comes later");
+        }
         if let Some(by) = drift.jump(now(), Instant::now()) {
             tracing::warn!(
                 ?by,
@@ -130,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_forward_jumps_are_reported_once() {
+    fn jumps_are_reported_once() {
         let (wall, start) = (Timestamp(1_000_000_000_000_000), Instant::now());
         let after = |seconds| Duration::from_secs(seconds);
         let mut drift = Drift::new(wall, start);
@@ -140,6 +149,11 @@ mod tests {
         assert!(drift.is_ahead(late, now));
         assert_eq!(drift.jump(late, now), Some(after(7200)));
         assert_eq!(drift.jump(late, now), None);
+        // Set back, by more than the time that has passed or by less; a few seconds are none.
+        assert_eq!(drift.behind(wall, now + after(30)), Some(after(7291)));
+        assert_eq!(drift.behind(late + after(20), now + after(30)), Some(after(10)));
+        assert_eq!(drift.behind(late + after(26), now + after(30)), None);
         assert_eq!(drift.jump(wall, now + after(30)), None);
+        assert_eq!(drift.behind(wall + after(30), now + after(60)), None);
     }
 }
