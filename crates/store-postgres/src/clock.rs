@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use nix::time::{ClockId, clock_gettime};
 use rota_core::Timestamp;
-use rota_telemetry::steady::SteadyTime;
+
+use crate::steady::SteadyTime;
 
 #[derive(Debug, Default)]
 pub(crate) struct DatabaseClock {

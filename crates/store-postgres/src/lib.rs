@@ -59,6 +59,7 @@ mod snapshot;
 mod sql;
 mod statements;
 mod status;
+mod steady;
 mod takeover;
 mod target;
 mod timeline;

@@ -15,7 +15,6 @@
 //! | [`background_tasks`] | [`BackgroundTasks`]: health and metrics of every periodic or long-lived task |
 //! | [`redact`] | removal of secrets from logs, spans, events and output |
 //! | [`clock`], [`mod@env`] | reads of the wall clock and of the environment |
-//! | [`steady`] | time that is not set back with the wall clock |
 //! | [`memory`], [`control_groups`] | memory of the process: used, allowed and free |
 //! | [`listen()`] | listening sockets, of both address families |
 //! | [`root_cause()`] | the innermost cause of an error |
@@ -56,7 +55,6 @@ pub mod otlp;
 pub mod redact;
 mod root_cause;
 mod spawn;
-pub mod steady;
 pub mod trace;
 pub mod traces;
 

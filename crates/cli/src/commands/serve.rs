@@ -19,8 +19,7 @@ pub fn database(data_dir: &Path) -> PathBuf {
 
 /// Opens the store in a data directory, which must exist. Returns its clock as well.
 pub async fn open(data_dir: &Path) -> anyhow::Result<(Arc<dyn Store>, Clock)> {
-    let time = rota_telemetry::steady::wall_clock();
-    let clock: Clock = Arc::new(move || rota_core::Timestamp(time()));
+    let clock: Clock = Arc::new(|| rota_core::Timestamp(rota_telemetry::clock::unix_micros()));
     let options = rota_store_sqlite::Options {
         path: database(data_dir),
         clock: Arc::clone(&clock),

@@ -1,10 +1,8 @@
-//! Time that a wall clock gives and that is not set back with it: what is due by it would wait for as long as it was set back.
+//! Time that a clock gives and that is not set back with it: what is due by it would wait for as long as it was set back.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
-
-use crate::clock;
 
 /// Part of the time that passes which is left out until a clock that was set back has caught up: an hour takes eight.
 const LEFT_OUT: i64 = 8;
@@ -14,7 +12,7 @@ const LOGGED_STEP: i64 = 5_000_000;
 /// Time that never runs backwards and never stands still. Where its source is set back, it continues, a little slower, until the source
 /// has caught up. A source that is set forward is followed.
 #[derive(Debug, Default)]
-pub struct SteadyTime(Mutex<State>);
+pub(crate) struct SteadyTime(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -35,7 +33,7 @@ impl State {
 
 impl SteadyTime {
     /// Returns the time at a moment at which the source and a clock that is never set have these, all in microseconds.
-    pub fn at(&self, source: i64, monotonic: i64) -> i64 {
+    pub(crate) fn at(&self, source: i64, monotonic: i64) -> i64 {
         let mut state = self.0.lock();
         let least = state.least(monotonic);
         if source >= least {
@@ -45,7 +43,7 @@ impl SteadyTime {
             let by = Duration::from_micros(least.abs_diff(source));
             tracing::warn!(
                 ?by,
-                "the clock was set back: time continues a little slower until it has caught up"
+                "the clock of the database was set back: time continues a little slower until it has caught up"
             );
         }
         state.last = source.max(least);
@@ -53,21 +51,11 @@ impl SteadyTime {
     }
 
     /// Never returns a time before this one, from which it continues if the source is behind.
-    pub fn not_before(&self, time: i64, monotonic: i64) {
+    pub(crate) fn not_before(&self, time: i64, monotonic: i64) {
         let mut state = self.0.lock();
         if time > state.least(monotonic) {
             (state.anchor, state.last) = ((time, monotonic), time);
         }
-    }
-}
-
-/// Returns the wall clock as such a time, in microseconds since the Unix epoch.
-#[expect(clippy::disallowed_methods, reason = "compared with the wall clock, which is not paused either")]
-pub fn wall_clock() -> impl Fn() -> i64 + Send + Sync {
-    let (time, began) = (SteadyTime::default(), std::time::Instant::now());
-    move || {
-        let passed = i64::try_from(began.elapsed().as_micros()).unwrap_or(i64::MAX);
-        time.at(clock::unix_micros(), passed)
     }
 }
 
