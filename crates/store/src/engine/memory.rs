@@ -17,7 +17,7 @@ use super::budgets::{Spenders, funders, spender};
 use super::cycles::CycleSearch;
 use super::follow_ups::StoredFollowUps;
 use super::funding::OFFER_INTERVAL;
-use super::{AgentKey, KeyMap, KeySet};
+use super::{AgentKey, KeyMap, KeySet, acceptance};
 use crate::{AccountKey, Changes, CredentialKey, ScopedId, SessionKey, Snapshot, Tick, Written};
 
 /// A task on a worker.
@@ -36,6 +36,8 @@ pub(super) struct Memory {
     by_worker: HashMap<SessionKey, KeySet>,
     /// Deadlines of the tasks on workers.
     timers: BTreeSet<(Timestamp, TaskKey)>,
+    /// When the last slow batch was durable: workers could not accept earlier assignments before.
+    pub(super) accept_from: Timestamp,
     /// Earliest deadline of the other tasks.
     stored_due: Option<Timestamp>,
     pub(super) agents: BTreeMap<AgentKey, Arc<Agent>>,
@@ -66,7 +68,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn load(snapshot: Snapshot) -> Self {
+    pub(super) fn load(snapshot: Snapshot, accept_from: Timestamp) -> Self {
         let agents = snapshot.agents.into_iter();
         let sessions = snapshot.sessions.into_iter();
         let mut memory = Self {
@@ -79,6 +81,7 @@ impl Memory {
             cool_downs: (snapshot.cool_downs.into_iter())
                 .map(|one| ((one.namespace.clone(), one.credential), Arc::new(one)))
                 .collect(),
+            accept_from,
             stored_due: snapshot.next_due,
             last_route: snapshot.last_route,
             revision: snapshot.revision,
@@ -139,6 +142,12 @@ impl Memory {
             absent.contains(&worker) || (may_accept && tick.disconnected.contains(&worker))
         };
         due.filter(|key| !waits(key)).take(tick.limit).collect()
+    }
+
+    /// Computes all deadlines on workers again.
+    pub(super) fn restart_timers(&mut self) {
+        let timer = |live: &Live| Some((acceptance::due(&live.task, self.accept_from)?, live.task.key));
+        self.timers = self.live.values().filter_map(timer).collect();
     }
 
     /// Returns the tasks on workers, lowest key first.
@@ -217,7 +226,7 @@ impl Memory {
         let old = self.live.remove(&key);
         if let Some(old) = old {
             let old = old.task;
-            if let Some(due) = old.due() {
+            if let Some(due) = acceptance::due(&old, self.accept_from) {
                 self.timers.remove(&(due, key));
             }
             if let Some(assignment) = &old.assignment
@@ -272,7 +281,7 @@ impl Memory {
             let worker = (task.namespace.clone(), assignment.worker.clone());
             self.by_worker.entry(worker).or_default().insert(task.key);
         }
-        self.timers.extend(task.due().map(|due| (due, task.key)));
+        self.timers.extend(acceptance::due(task, self.accept_from).map(|due| (due, task.key)));
         self.ids.insert((task.namespace.clone(), task.id), task.key);
         self.live.insert(task.key, live);
     }

@@ -6,6 +6,7 @@
 //! Nothing reaches the database before the write, and memory changes only after it: a batch that fails, and a dry run,
 //! leave nothing behind. Consequences for many tasks are spread over several commits (`follow_ups`).
 
+mod acceptance;
 mod agents;
 mod away;
 mod budgets;
@@ -336,7 +337,7 @@ impl<B: Backend> Engine<B> {
     fn replace_memory(&mut self, snapshot: Snapshot) {
         self.note_undecodable(&snapshot);
         self.damage.load(&snapshot);
-        self.memory = Memory::load(snapshot);
+        self.memory = Memory::load(snapshot, self.memory.accept_from);
         self.set_aside();
         self.write_set = WriteSet::default();
         self.stale = false;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
 
-use rota_core::Timestamp;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::outbox::{CloseOnDrop, Outbox};
@@ -93,7 +92,7 @@ pub(super) fn write<B: Backend>(mut engine: Engine<B>, inbox: &Inbox, commits: &
             open.push((count, call.reply));
         }
         if !open.is_empty() || engine.has_backlog() {
-            match commit(&mut engine, batch, open, commits, clock()) {
+            match commit(&mut engine, batch, open, commits, clock) {
                 Ok(()) => failed = false,
                 Err(error) if error.is_fatal() => return,
                 Err(_) => {
@@ -114,14 +113,15 @@ fn commit<B: Backend>(
     batch: Vec<Command>,
     open: Vec<(usize, oneshot::Sender<Answer>)>,
     commits: &Outbox,
-    now: Timestamp,
+    clock: &Clock,
 ) -> Result<(), Error> {
-    let commands = batch.len();
+    let (commands, now) = (batch.len(), clock());
     #[expect(clippy::disallowed_methods, reason = "a plain thread has no paused time")]
     let began = std::time::Instant::now();
     match engine.run(batch, now) {
         Ok(mut outcome) => {
             (outcome.commit.commands, outcome.commit.took) = (commands, began.elapsed());
+            outcome.commit.next_due = engine.durable(now, clock());
             // Sent before any reply, so that a caller with a reply finds the commit already published.
             commits.send(outcome.commit);
             let mut replies = outcome.replies.into_iter();

@@ -1,0 +1,37 @@
+//! Time of workers to accept what a slow batch has assigned: they receive that after its write, and not at its time. Nothing else
+//! waits for slow batches.
+
+use std::time::Duration;
+
+use rota_core::Timestamp;
+use rota_core::task::{ACCEPT_TIMEOUT, State, Task};
+
+use super::Engine;
+use crate::Backend;
+
+/// Least time from the begin of a batch until it is durable for which assignments are judged later.
+const SLOW_BATCH: Duration = Duration::from_secs(1);
+
+impl<B: Backend> Engine<B> {
+    /// Notes when a batch was durable, by the clock that gave its time. Returns the next deadline of any task.
+    pub fn durable(&mut self, began: Timestamp, now: Timestamp) -> Option<Timestamp> {
+        let memory = &mut self.memory;
+        // A clock that was set back would hold assignments until it has caught up.
+        if now.since(began) >= SLOW_BATCH || now < memory.accept_from {
+            memory.accept_from = now;
+            memory.restart_timers();
+        }
+        memory.next_due()
+    }
+}
+
+/// Returns the deadline of a task on a worker, of which no assignment from before `accept_from` could be accepted earlier.
+pub(super) fn due(task: &Task, accept_from: Timestamp) -> Option<Timestamp> {
+    let waits = task.assignment.as_ref().is_some_and(|assignment| assignment.at < accept_from);
+    if task.state == State::Assigned && waits {
+        let accept_by = accept_from + ACCEPT_TIMEOUT;
+        Some(task.confirm_by.map_or(accept_by, |at| at.min(accept_by)))
+    } else {
+        task.due()
+    }
+}
