@@ -62,8 +62,6 @@ impl CommitApplier {
     /// Applies one commit. The comments state which steps must precede which.
     pub(crate) fn apply(&mut self, commit: Commit) {
         self.health.committed();
-        // Before anything is due by what the commit has changed.
-        self.store.write_health().written(commit.took);
         self.metrics
             .undecodable(commit.undecodable.iter().map(|(what, reason)| (what as &dyn Display, reason)));
         self.metrics.set_aside(&commit);

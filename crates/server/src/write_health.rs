@@ -1,23 +1,17 @@
-//! Whether the store takes writes, since when, and how fast. Must not know what is written.
+//! Whether the store takes writes, and since when. Must not know what is written.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
-use rota_core::task::ACCEPT_TIMEOUT;
 use rota_store::Error;
 use rota_store::engine::MIN_OUTAGE;
 use tokio::time::Instant;
 
-/// A write that takes longer leaves workers too little of the time in which they must accept what it has assigned: that
-/// runs from the begin of the write, and they receive the assignments after its end. Slow writes of a store under load are
-/// shorter: deadlines would not be judged as long as it is.
-const SLOW_WRITE: Duration = Duration::from_secs(ACCEPT_TIMEOUT.as_secs() / 2);
-
 /// What is wrong with the store, and a hint what to do about it.
 pub(crate) type StoreProblem = (String, &'static str);
 
-/// Outcome of the last write, and the last time in which none succeeded, or only slowly.
+/// Outcome of the last write, and the last time in which none succeeded.
 #[derive(Debug, Default)]
 pub(crate) struct WriteHealth {
     /// Batches that were not written.
@@ -30,7 +24,7 @@ pub(crate) struct WriteHealth {
 struct Outage {
     /// The first write that was unavailable since one has succeeded.
     since: Option<Instant>,
-    /// The first success after the last outage, or the end of the last slow write.
+    /// The first success after the last outage.
     over: Option<Instant>,
 }
 
@@ -41,13 +35,6 @@ impl Outage {
 
     fn succeeded(&mut self, now: Instant) {
         if self.since.take().is_some_and(|since| now.duration_since(since) >= MIN_OUTAGE) {
-            self.over = Some(now);
-        }
-    }
-
-    /// A slow write is an outage that is over: what it has assigned is known to workers from now on.
-    fn written(&mut self, now: Instant, took: Duration) {
-        if took >= SLOW_WRITE {
             self.over = Some(now);
         }
     }
@@ -73,11 +60,6 @@ impl WriteHealth {
     /// to do so afterwards. `None` if it may be judged now.
     pub(crate) fn held_until(&self, grace: Duration) -> Option<Instant> {
         self.outage.lock().held_until(Instant::now(), grace)
-    }
-
-    /// Takes account of how long a write took, before anything is judged by what it has changed.
-    pub(crate) fn written(&self, took: Duration) {
-        self.outage.lock().written(Instant::now(), took);
     }
 
     /// Takes account of the outcome of a write.

@@ -226,19 +226,6 @@ fn slot_runs_before_worker_can_answer() {
 }
 
 #[test]
-fn slow_commit_holds_deadlines_before_they_are_due() {
-    let (mut applier, _inbox) = applier();
-    let (store, mut timer) = (applier.store.clone(), applier.timer.subscribe());
-    let is_held = move || store.write_health().held_until(Duration::from_secs(60)).is_some();
-    let held = OnSend::new(is_held);
-    let waker = Waker::from(Arc::clone(&held));
-    let mut changed = pin!(timer.changed());
-    assert!(changed.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-    applier.apply(Commit { next_due: Some(now()), took: Duration::from_secs(12), ..Commit::default() });
-    assert_eq!(held.held.get(), Some(&true));
-}
-
-#[test]
 fn new_agent_spec_completes_its_assignments() {
     let (mut applier, mut inbox) = applier();
     let (mut commit, reservation) = creation(&applier.scheduler);

@@ -35,20 +35,6 @@ fn only_a_time_without_writes_holds_deadlines() {
 }
 
 #[test]
-fn slow_write_holds_deadlines_from_its_end() {
-    let (start, grace) = (Instant::now(), Duration::from_secs(10));
-    let at = |seconds| start + Duration::from_secs(seconds);
-    let mut outage = Outage::default();
-    outage.written(at(4), Duration::from_secs(4));
-    assert_eq!(outage.held_until(at(4), grace), None, "the store is only busy");
-    outage.written(at(30), Duration::from_secs(12));
-    assert_eq!(outage.held_until(at(30), grace), Some(at(40)), "workers accept what it has assigned");
-    outage.written(at(31), Duration::from_millis(3));
-    assert_eq!(outage.held_until(at(39), grace), Some(at(40)));
-    assert_eq!(outage.held_until(at(40), grace), None);
-}
-
-#[test]
 fn failed_writes_are_counted() {
     let health = WriteHealth::default();
     let full = Error::Unavailable { message: "the disk is full".to_owned(), hint: "free some space" };
