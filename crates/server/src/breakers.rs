@@ -4,6 +4,7 @@
 //! `rota_core::breaker`'s.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,13 @@ use rota_core::task::{AttemptOutcome, Body};
 use rota_core::{AgentName, Fence, TaskId, Timestamp};
 use rota_proto::v1;
 use rota_proto::v1::event::Kind;
+use rota_store::single_writer::Clock;
 use rota_store::{AttemptEnded, Commit, TaskChange};
 use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::agents::AgentRegistry;
-use crate::clock::now;
 use crate::keys::{AgentKey, BackendKey, WorkerKey};
 use crate::scheduler::{Admission, Scheduler};
 use crate::store_client::StoreClient;
@@ -29,9 +30,10 @@ use crate::wire::failure;
 use credentials::CoolDowns;
 
 /// The circuit breakers of all agents.
-#[derive(Debug)]
 pub(crate) struct Breakers {
     policy: Policy,
+    /// That of the store, which gives cool-downs their times.
+    clock: Clock,
     scheduler: Arc<Scheduler>,
     agents: Arc<AgentRegistry>,
     /// Only those that are not as they were at the start.
@@ -46,6 +48,12 @@ pub(crate) struct Breakers {
     opened: Notify,
 }
 
+impl fmt::Debug for Breakers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breakers").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
 fn admission(state: State) -> Admission {
     match state {
         State::Closed => Admission::Open,
@@ -55,15 +63,15 @@ fn admission(state: State) -> Admission {
 }
 
 /// Describes an agent's breaker for users.
-pub(crate) fn describe(agent: &AgentName, breaker: &Breaker) -> String {
-    format!("agent {agent}: {}", describe_breaker(breaker, "infrastructure failures"))
+pub(crate) fn describe(agent: &AgentName, breaker: &Breaker, now: Timestamp) -> String {
+    format!("agent {agent}: {}", describe_breaker(breaker, "infrastructure failures", now))
 }
 
 /// Describes a breaker, and what failed repeatedly.
-fn describe_breaker(breaker: &Breaker, failures: &str) -> String {
+fn describe_breaker(breaker: &Breaker, failures: &str, now: Timestamp) -> String {
     let (state, effect) = match breaker.state() {
         State::Closed => ("closed".to_owned(), ""),
-        State::Open { until } => (format!("open for {} s", until.since(now()).as_secs() + 1), ""),
+        State::Open { until } => (format!("open for {} s", until.since(now).as_secs() + 1), ""),
         State::HalfOpen { .. } => ("half-open".to_owned(), "; one probe task is admitted"),
     };
     let cause = match breaker.last() {
@@ -103,10 +111,11 @@ fn observe<K: Ord + Clone>(
     key: &K,
     outcome: Outcome<'_>,
     attempt: (TaskId, Fence),
+    now: Timestamp,
 ) -> Observed {
     let breaker = breakers.entry(key.clone()).or_default();
     let before = breaker.state();
-    let probe = breaker.observe_outcome(policy, outcome, attempt, now(), rand::random());
+    let probe = breaker.observe_outcome(policy, outcome, attempt, now, rand::random());
     let after = breaker.state();
     if *breaker == Breaker::default() {
         breakers.remove(key);
@@ -123,9 +132,16 @@ pub(crate) struct BreakerChanges {
 }
 
 impl Breakers {
-    pub(crate) fn new(policy: Policy, scheduler: Arc<Scheduler>, agents: Arc<AgentRegistry>) -> Self {
+    /// `clock` is the store's.
+    pub(crate) fn new(
+        policy: Policy,
+        scheduler: Arc<Scheduler>,
+        agents: Arc<AgentRegistry>,
+        clock: Clock,
+    ) -> Self {
         Self {
             policy,
+            clock,
             scheduler,
             agents,
             inner: Mutex::default(),
@@ -135,6 +151,11 @@ impl Breakers {
             cool_downs: Mutex::default(),
             opened: Notify::new(),
         }
+    }
+
+    /// Returns the time of the store.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
     }
 
     /// Returns every breaker with failures to report.
@@ -156,8 +177,9 @@ impl Breakers {
     /// Describes the breakers that hold back an agent's tasks: its own, and that of its back end. Empty if there is none.
     pub(crate) fn describe(&self, agent: &AgentKey) -> String {
         let own = self.get(agent).filter(|breaker| breaker.state() != State::Closed);
-        let own = own.map(|breaker| describe(&agent.1, &breaker));
-        let of_backend = self.backend_of(agent).map(|(key, breaker)| backends::describe(&key, &breaker));
+        let own = own.map(|breaker| describe(&agent.1, &breaker, self.now()));
+        let of_backend =
+            self.backend_of(agent).map(|(key, breaker)| backends::describe(&key, &breaker, self.now()));
         own.into_iter().chain(of_backend).collect::<Vec<_>>().join("; ")
     }
 
@@ -260,7 +282,7 @@ impl Breakers {
         if !matches!(outcome, Outcome::Failure(_)) && !inner.contains_key(&agent) {
             return false;
         }
-        let observed = observe(&mut inner, &self.policy, &agent, outcome, attempt);
+        let observed = observe(&mut inner, &self.policy, &agent, outcome, attempt, self.now());
         if let Some(admission) = observed.admission {
             // Under the lock, so that the admission never lags behind a later decision.
             self.scheduler.set_admission(&agent, admission);
@@ -288,7 +310,7 @@ impl Breakers {
     /// Half-opens breakers whose cooldown has ended, and replaces probes that have no result in time.
     fn tick(&self) {
         for (agent, breaker) in &mut *self.inner.lock() {
-            if breaker.tick(&self.policy, now()) {
+            if breaker.tick(&self.policy, self.now()) {
                 self.scheduler.set_admission(agent, Admission::Probe);
             }
         }
@@ -318,7 +340,7 @@ pub(crate) async fn run(
     loop {
         let wait = async {
             match breakers.next() {
-                Some(at) => tokio::time::sleep(at.since(now()).min(MAX_SLEEP)).await,
+                Some(at) => tokio::time::sleep(at.since(breakers.now()).min(MAX_SLEEP)).await,
                 None => std::future::pending().await,
             }
         };

@@ -238,13 +238,13 @@ impl Health {
         causes.extend(self.artifacts.causes(now()));
         causes.extend(self.background_tasks().into_iter().filter_map(|task| self.background_task(task)));
         // A half-open breaker is not listed: it may wait for a probe task for as long as there is none.
-        let breakers = self.demand.breakers.all().into_iter();
+        let (breakers, now) = (self.demand.breakers.all().into_iter(), self.demand.breakers.now());
         let open = breakers.filter(|(_, breaker)| matches!(breaker.state(), Breaker::Open { .. }));
         causes.extend(open.map(|((namespace, agent), breaker)| Cause {
             state: State::Degraded,
             code: causes::BREAKER_OPEN,
             subject: names::agent(namespace.as_str(), &agent),
-            message: format!("in {namespace}, {}", breakers::describe(&agent, &breaker)),
+            message: format!("in {namespace}, {}", breakers::describe(&agent, &breaker, now)),
             hint: format!("see `rota admin breakers`, and the failures of tasks of {agent}"),
         }));
         let backends = self.demand.breakers.backends().into_iter();
@@ -254,7 +254,7 @@ impl Health {
                 state: State::Degraded,
                 code: causes::BREAKER_OPEN,
                 subject: format!("{}/backends/{}", names::namespace(key.0.as_str()), key.1),
-                message: format!("in {}, {}", key.0, breakers::backends::describe(&key, &breaker)),
+                message: format!("in {}, {}", key.0, breakers::backends::describe(&key, &breaker, now)),
                 hint: "tasks of all agents that use it wait until it responds; see `rota admin breakers`"
                     .to_owned(),
             }),

@@ -12,7 +12,6 @@ use rota_core::{AgentName, Fence, TaskId, Timestamp, WorkerName};
 use rota_store::{AttemptEnded, Commit};
 
 use super::{Breakers, admission, describe_breaker, is_evidence, observe};
-use crate::clock::now;
 use crate::keys::{AgentKey, BackendKey};
 use crate::scheduler::Admission;
 
@@ -30,8 +29,8 @@ pub(super) fn is_blamed(task: &Task, attempt: &EndedAttempt, failure: &Failure) 
 }
 
 /// Describes the breaker of a back end for users.
-pub(crate) fn describe(key: &BackendKey, breaker: &Breaker) -> String {
-    format!("back end {}: {}", key.1, describe_breaker(breaker, "failures"))
+pub(crate) fn describe(key: &BackendKey, breaker: &Breaker, now: Timestamp) -> String {
+    format!("back end {}: {}", key.1, describe_breaker(breaker, "failures", now))
 }
 
 /// Makes room for the breaker of a back end. Returns whether there is some.
@@ -190,7 +189,7 @@ impl Breakers {
         if !counts && !backends.contains_key(key) {
             return false;
         }
-        let observed = observe(&mut backends, &self.policy, key, outcome, attempt);
+        let observed = observe(&mut backends, &self.policy, key, outcome, attempt, self.now());
         if let Some(admission) = observed.admission {
             // Under the lock, so that the admission never lags behind a later decision.
             self.scheduler.set_backend_admission(key, admission);
@@ -208,7 +207,7 @@ impl Breakers {
     pub(crate) fn backend_may_differ(&self, agent: &AgentKey) {
         let Some(key) = self.scheduler.backend(agent) else { return };
         if let Some(breaker) = self.backends.lock().get_mut(&key)
-            && breaker.probe_now(&self.policy, now())
+            && breaker.probe_now(&self.policy, self.now())
         {
             self.scheduler.set_backend_admission(&key, Admission::Probe);
             self.opened.notify_one();
@@ -231,7 +230,7 @@ impl Breakers {
 
     pub(super) fn tick_backends(&self) {
         for (key, breaker) in &mut *self.backends.lock() {
-            if breaker.tick(&self.policy, now()) {
+            if breaker.tick(&self.policy, self.now()) {
                 self.scheduler.set_backend_admission(key, admission(breaker.state()));
             }
         }

@@ -12,7 +12,6 @@ use rota_store::{Commit, CoolDownEnd, CredentialKey};
 use tonic::Status;
 
 use super::Breakers;
-use crate::clock::now;
 use crate::keys::AgentKey;
 use crate::scheduler::Admission;
 use crate::store_client::StoreClient;
@@ -59,7 +58,7 @@ impl Breakers {
         let mut known = self.cool_downs.lock();
         for cool_down in cool_downs {
             let key = (cool_down.namespace.clone(), cool_down.credential);
-            self.scheduler.set_cool_down(&key, admission(cool_down.phase(now())), &cool_down.agents);
+            self.scheduler.set_cool_down(&key, admission(cool_down.phase(self.now())), &cool_down.agents);
             known.all.insert(key, Arc::new(cool_down));
         }
         self.opened.notify_one();
@@ -71,7 +70,7 @@ impl Breakers {
         if limited.is_empty() {
             return Vec::new();
         }
-        let (now, known) = (now(), self.cool_downs.lock());
+        let (now, known) = (self.now(), self.cool_downs.lock());
         let found = limited.into_iter().filter_map(|id| known.all.get(&(agent.0.clone(), id)));
         found.filter(|one| one.phase(now) != Phase::Over).cloned().collect()
     }
@@ -106,7 +105,7 @@ impl Breakers {
         if known.all.is_empty() && commit.cool_downs.is_empty() {
             return;
         }
-        let now = now();
+        let now = self.now();
         for change in &commit.cool_downs {
             let cool_down = &change.cool_down;
             let key = (cool_down.namespace.clone(), cool_down.credential);
@@ -178,7 +177,7 @@ impl Breakers {
 
     /// Admits what the cool-downs admit now, and finds those that are over.
     pub(super) fn tick_credentials(&self) {
-        let now = now();
+        let now = self.now();
         let CoolDowns { all, over, .. } = &mut *self.cool_downs.lock();
         for (key, cool_down) in &*all {
             match cool_down.phase(now) {
@@ -218,8 +217,8 @@ impl Breakers {
     }
 
     /// Returns the agents that wait for their credentials, and since when, if that has changed.
-    fn changed_holds(&self) -> Option<BTreeMap<AgentKey, Timestamp>> {
-        let (now, agents) = (now(), self.scheduler.held_agents());
+    pub(super) fn changed_holds(&self) -> Option<BTreeMap<AgentKey, Timestamp>> {
+        let (now, agents) = (self.now(), self.scheduler.held_agents());
         let known = self.cool_downs.lock();
         // Before the start they waited as long as there was reason to.
         let began = |agent: &AgentKey| {
@@ -235,7 +234,7 @@ impl Breakers {
     }
 
     pub(super) fn next_credential(&self) -> Option<Timestamp> {
-        let now = now();
+        let now = self.now();
         let holds = self.changed_holds().map(|_| now);
         let known = self.cool_downs.lock();
         let ends = (!known.over.is_empty()).then_some(now).or(holds);

@@ -1,5 +1,6 @@
 //! Circuit breakers on commits made by hand.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,7 +40,15 @@ fn breakers(policy: Policy) -> Breakers {
     };
     let agents = Arc::new(AgentRegistry::default());
     agents.restore(vec![agent]);
-    Breakers::new(policy, Arc::new(Scheduler::new(Counter::default())), agents)
+    Breakers::new(policy, Arc::new(Scheduler::new(Counter::default())), agents, Arc::new(crate::clock::now))
+}
+
+/// Returns breakers on a store whose clock the test sets, in microseconds. It is decades ahead of the machine's.
+fn on_clock(policy: Policy) -> (Breakers, Arc<AtomicI64>) {
+    let time = Arc::new(AtomicI64::new(4_000_000_000_000_000));
+    let read = Arc::clone(&time);
+    let clock: Clock = Arc::new(move || Timestamp(read.load(Ordering::Relaxed)));
+    (Breakers { clock, ..breakers(policy) }, time)
 }
 
 fn assignment(own: Own) -> Assignment {
@@ -218,4 +227,39 @@ fn credential_named_in_the_commit_of_a_report_is_known() {
     // Another attempt of the worker, which began with what it used before.
     breakers.observe(&report(two, false));
     assert_eq!(known(), Some(one));
+}
+
+#[test]
+fn breakers_follow_the_clock_of_the_store() {
+    let (breakers, time) = on_clock(Policy { cooldown: Duration::from_secs(30), ..POLICY });
+    for number in 1..3 {
+        breakers.observe(&failed(number, Class::Auth, Own::default()));
+    }
+    let (start, until) = (breakers.now(), breakers.next().unwrap());
+    assert!(until > start && until < start + Duration::from_secs(3600), "{until:?}");
+    breakers.tick();
+    assert!(matches!(breakers.state(&key()), State::Open { .. }));
+    time.store(until.0, Ordering::Relaxed);
+    breakers.tick();
+    assert!(matches!(breakers.state(&key()), State::HalfOpen { .. }));
+}
+
+#[test]
+fn cool_downs_follow_the_clock_of_the_store() {
+    let (breakers, time) = on_clock(POLICY);
+    let (start, (namespace, agent)) = (breakers.now(), key());
+    let [one, two] = [1, 2].map(|byte| CredentialId([byte; 8]));
+    // The store counts the time from when an agent waits by its own clock.
+    let agents = [agent].into();
+    breakers.scheduler.set_cool_down(&(namespace.clone(), two), Admission::Closed, &agents);
+    assert_eq!(breakers.changed_holds(), Some([(key(), start)].into()));
+    let failure = Failure::new(Class::RateLimit, "no");
+    let cool_down = CoolDown::after(None, &namespace, one, &failure, start, start, 0.5);
+    let until = cool_down.until;
+    breakers.restore_cool_downs(vec![CoolDown { agents, ..cool_down }]);
+    breakers.tick();
+    assert_eq!(breakers.scheduler.quota(&key()), Admission::Closed);
+    time.store(until.0, Ordering::Relaxed);
+    breakers.tick();
+    assert_eq!(breakers.scheduler.quota(&key()), Admission::Probe);
 }

@@ -11,7 +11,6 @@ use rota_proto::v1;
 use rota_store::{AttemptEnded, Commit};
 
 use super::{Breakers, describe_breaker, is_evidence, observe};
-use crate::clock::now;
 use crate::keys::{AgentKey, WorkerKey};
 use crate::scheduler::Admission;
 
@@ -112,7 +111,7 @@ impl Breakers {
         if !counts && !workers.contains_key(key) {
             return;
         }
-        let observed = observe(&mut workers, &self.policy, key, outcome, attempt);
+        let observed = observe(&mut workers, &self.policy, key, outcome, attempt, self.now());
         if let Some(admission) = observed.admission {
             // Under the lock, so that the admission never lags behind a later decision.
             self.scheduler.set_worker_admission(key, admission);
@@ -150,12 +149,12 @@ impl Breakers {
         if breaker.state() == State::Closed {
             return String::new();
         }
-        describe_breaker(breaker, "failures of the worker")
+        describe_breaker(breaker, "failures of the worker", self.now())
     }
 
     pub(super) fn tick_workers(&self) {
         for (worker, breaker) in &mut *self.workers.lock() {
-            if breaker.tick(&self.policy, now()) {
+            if breaker.tick(&self.policy, self.now()) {
                 self.scheduler.set_worker_admission(worker, Admission::Probe);
             }
         }

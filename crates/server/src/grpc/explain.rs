@@ -239,7 +239,8 @@ impl Explainer {
         }
         let cool_downs = self.demand.breakers.cool_downs_of(key);
         let cool_down = cool_downs.iter().min_by_key(|one| one.until)?;
-        Some(explain::of_quota(cool_down.credential, &cool_down.limit, cool_down.until, now()))
+        let now = self.demand.breakers.now();
+        Some(explain::of_quota(cool_down.credential, &cool_down.limit, cool_down.until, now))
     }
 
     /// Returns the states of the dependencies that a task waits for.
