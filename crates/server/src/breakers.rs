@@ -132,18 +132,17 @@ pub(crate) struct BreakerChanges {
 }
 
 impl Breakers {
-    /// `clock` is the store's.
     pub(crate) fn new(
         policy: Policy,
-        scheduler: Arc<Scheduler>,
-        agents: Arc<AgentRegistry>,
+        scheduler: &Arc<Scheduler>,
+        agents: &Arc<AgentRegistry>,
         clock: Clock,
     ) -> Self {
         Self {
             policy,
             clock,
-            scheduler,
-            agents,
+            scheduler: Arc::clone(scheduler),
+            agents: Arc::clone(agents),
             inner: Mutex::default(),
             workers: Mutex::default(),
             backends: Mutex::default(),

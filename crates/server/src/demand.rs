@@ -215,7 +215,7 @@ pub(crate) mod tests {
         let scheduler = Arc::new(Scheduler::new(Counter::default()));
         let agents = Arc::new(AgentRegistry::default());
         let policy = Policy { failures: 1, cooldown: Duration::ZERO };
-        let breakers = Breakers::new(policy, Arc::clone(&scheduler), Arc::clone(&agents), Arc::new(now));
+        let breakers = Breakers::new(policy, &scheduler, &agents, Arc::new(now));
         Demand::new(scheduler, agents, Arc::new(breakers))
     }
 

@@ -143,9 +143,7 @@ impl Server {
         let agents = Arc::new(AgentRegistry::new(options.overrides));
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
         let deltas = Arc::new(Deltas::new(Arc::clone(&scheduler)));
-        let clock = Arc::clone(&options.clock);
-        let breakers = Breakers::new(options.breakers, Arc::clone(&scheduler), Arc::clone(&agents), clock);
-        let breakers = Arc::new(breakers);
+        let breakers = Arc::new(Breakers::new(options.breakers, &scheduler, &agents, options.clock.clone()));
         let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
         let web_push = WebPush::new(options.web_push, &sealer, &browser_sessions, &store);
         let notifier =

@@ -40,7 +40,8 @@ fn breakers(policy: Policy) -> Breakers {
     };
     let agents = Arc::new(AgentRegistry::default());
     agents.restore(vec![agent]);
-    Breakers::new(policy, Arc::new(Scheduler::new(Counter::default())), agents, Arc::new(crate::clock::now))
+    let scheduler = Arc::new(Scheduler::new(Counter::default()));
+    Breakers::new(policy, &scheduler, &agents, Arc::new(crate::clock::now))
 }
 
 /// Returns breakers on a store whose clock the test sets, in microseconds. It is decades ahead of the machine's.

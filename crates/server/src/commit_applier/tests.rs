@@ -78,8 +78,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<Box<SessionResponse>>) {
     let agents = Arc::new(AgentRegistry::default());
     let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
     let policy = Policy { failures: 1, cooldown: Duration::from_secs(60) };
-    let breakers = Breakers::new(policy, Arc::clone(&scheduler), Arc::clone(&agents), Arc::new(now));
-    let breakers = Arc::new(breakers);
+    let breakers = Arc::new(Breakers::new(policy, &scheduler, &agents, Arc::new(now)));
     let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
     let folder = tempfile::tempdir().unwrap();
     let parts = rota_artifacts::Parts::in_folder(&folder.path().join("artifacts")).unwrap();
