@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Check;
 use super::pod_template::unknown_fields;
+use super::{Check, Violation};
 use crate::{AgentSecret, Egress, Json, PodNetwork, PodOverrides, PodTemplate};
 
 /// Prefix of the volumes and containers that the operator adds to pods. Attempts get nothing of these volumes.
@@ -30,6 +30,15 @@ const SYSTEM: [&str; 17] = [
     "sbin", "sys", "usr", "var",
 ];
 const MAX_GRACE_PERIOD: Duration = Duration::from_hours(7 * 24);
+
+impl PodOverrides {
+    /// Returns all violations of the rules for what a task changes of its pod.
+    pub fn validate(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        Check { path: "spec.podOverrides".to_owned(), found: &mut found }.overrides(self);
+        found
+    }
+}
 
 impl Check<'_> {
     pub(super) fn secrets(&mut self, secrets: &[AgentSecret]) {

@@ -55,7 +55,7 @@ use crate::controller::{Reconciler, Synced};
 use crate::error::ReconcileError;
 use crate::kind::Guarded;
 use crate::pods::WorkerPods;
-use crate::task::Stores;
+use crate::task::{Stores, is_final_phase};
 
 /// Delay before a retry while no demand was received yet.
 const DEMAND_RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -322,13 +322,15 @@ impl Agents {
         self.start_workers(agent, state, pods, plan, hash).await
     }
 
-    /// Returns the resource of a task, if it has one.
+    /// Returns the resource of a task, if it has one that has not ended: another task may have the id of one that was refused.
     fn task(&self, namespace: &str, id: &str) -> Option<Task> {
         let matches = |task: &Guarded<Task>| {
             task.uid().as_deref() == Some(id) && task.namespace().as_deref() == Some(namespace)
         };
         let found = self.tasks.iter().find_map(|(store, _)| store.find(matches))?;
-        found.0.as_ref().ok().cloned()
+        let has_ended =
+            |task: &&Task| task.status.as_ref().is_some_and(|status| is_final_phase(status.phase));
+        found.0.as_ref().ok().filter(|task| !has_ended(task)).cloned()
     }
 }
 

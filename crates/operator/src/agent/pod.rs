@@ -58,7 +58,7 @@ pub(crate) struct TaskPod<'a> {
     pub resource: Option<&'a Task>,
 }
 
-/// Field of an agent that is not valid Kubernetes, with the cause.
+/// Field of an agent that is not valid Kubernetes, or of a task that it must not have, with the cause.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InvalidPod(pub String);
 
@@ -110,11 +110,13 @@ impl PodSpecInput<'_> {
         self.agent.spec.pod.clone().unwrap_or_default()
     }
 
-    fn overrides(&self) -> PodOverrides {
-        self.task
-            .and_then(|task| task.resource)
-            .and_then(|task| task.spec.pod_overrides.clone())
-            .unwrap_or_default()
+    /// Returns the overrides of the task. They are checked here, too: a caller of the API can name a resource that was refused, or
+    /// has not been checked yet.
+    fn overrides(&self) -> Result<PodOverrides, InvalidPod> {
+        let resource = self.task.and_then(|task| task.resource);
+        let overrides = resource.and_then(|task| task.spec.pod_overrides.clone()).unwrap_or_default();
+        let violations: Vec<_> = overrides.validate().iter().map(ToString::to_string).collect();
+        if violations.is_empty() { Ok(overrides) } else { Err(InvalidPod(violations.join("; "))) }
     }
 
     /// Returns what the pod consists of: the defaults of the installation, then the fields of the agent, then its template, then
@@ -130,7 +132,7 @@ impl PodSpecInput<'_> {
             annotations: template.annotations,
         });
         parts.merge(own.unwrap_or_default().into());
-        overrides::apply(&self.overrides(), &mut parts)?;
+        overrides::apply(&self.overrides()?, &mut parts)?;
         let grace =
             parts.spec.termination_grace_period_seconds.and_then(|seconds| u64::try_from(seconds).ok());
         let grace = grace.map_or(DEFAULT_GRACE_PERIOD, Duration::from_secs);

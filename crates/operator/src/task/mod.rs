@@ -40,6 +40,7 @@ use crate::error::ReconcileError;
 use crate::kind::Guarded;
 use crate::lifetime;
 
+pub(crate) use self::status::is_final as is_final_phase;
 pub(crate) use self::waits::RouteWaits;
 pub(crate) use self::watch::Stores;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use jiff::Timestamp;
 use kube::Client;
-use kube::runtime::reflector::store::Writer;
+use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher::Event;
 use parking_lot::Mutex;
 use rota_proto::v1;
@@ -19,6 +19,7 @@ use super::super::demand::DemandSnapshot;
 use super::super::dereference::{self, PodLifecycle};
 use super::*;
 use crate::context::tests::{api_server, context};
+use crate::kind::Guarded;
 use crate::pods::WorkerPods;
 
 const HASH: &str = "hash";
@@ -219,4 +220,42 @@ async fn pod_deleted_before_its_record_is_forgotten() {
     let one = Plan { start: 1, ..Plan::default() };
     operator.start_workers(&agent, &mut state, &mut Vec::new(), &one, HASH).await.unwrap();
     assert_eq!(observe(&operator, &mut state), []);
+}
+
+/// A caller of the API can name the resource of a task that was refused, or one that is refused in a moment.
+#[tokio::test(start_paused = true)]
+async fn pods_have_no_overrides_of_refused_tasks() {
+    let server = Arc::new(ApiServer { answers: 9, ..ApiServer::default() });
+    let (store, mut writer) = reflector::store::<Guarded<rota_crds::resource::Task>>();
+    let refused = |name: &str, status: Value| -> Guarded<rota_crds::resource::Task> {
+        serde_json::from_value(json!({
+            "apiVersion": "rota.dev/v1alpha1",
+            "kind": "Task",
+            "metadata": { "name": name, "namespace": "team", "uid": name },
+            "spec": {
+                "agent": "coder",
+                "isolation": "Pod",
+                "podOverrides": { "volumes": [{ "name": "keys", "secret": { "secretName": "keys" } }] },
+            },
+            "status": status,
+        }))
+        .unwrap()
+    };
+    writer.apply_watcher_event(&Event::Apply(refused("ended", json!({ "phase": "Failed" }))));
+    writer.apply_watcher_event(&Event::Apply(refused("new", json!({ "phase": "Pending" }))));
+    let (trigger, _triggered) = tokio::sync::mpsc::channel(1);
+    let operator = Parts::new(context(server.client()), Vec::new(), Arc::new([(store, trigger)])).agents;
+    let mut state = AgentState::default();
+    for task in ["ended", "new"] {
+        let own = Plan { start_for: vec![task.to_owned()], ..Plan::default() };
+        operator.start_workers(&agent(), &mut state, &mut Vec::new(), &own, HASH).await.unwrap();
+    }
+    let pods = server.pods.lock();
+    assert_eq!(pods.len(), 1, "only the one without a resource");
+    assert!(!pods[0]["spec"]["volumes"].to_string().contains("keys"), "{}", pods[0]["spec"]);
+    let failures: Vec<_> = state.isolated_failures(Instant::now()).collect();
+    assert_eq!(failures.len(), 1);
+    assert_eq!((failures[0].0, failures[0].1.reason.as_str()), ("new", "InvalidSpec"));
+    let message = &failures[0].1.message;
+    assert!(message.starts_with("spec.podOverrides.volumes[0].secret: "), "{message}");
 }
