@@ -127,6 +127,11 @@ impl Check<'_> {
                 spec.field(source)
                     .require(!named, "copies another volume, which only the agent's spec.pod may");
             }
+            // Some provisioners take a path or a source from there.
+            let template = volume.0.get("ephemeral").and_then(|own| own.get("volumeClaimTemplate"));
+            let annotations = template.and_then(|claim| claim.pointer("/metadata/annotations"));
+            item.field("ephemeral.volumeClaimTemplate.metadata.annotations")
+                .require(annotations.is_none(), "is only for the agent's spec.pod");
         }
         self.place(&pod.node_selector, &pod.tolerations, (&pod.volumes, &pod.volume_mounts));
         for (index, mount) in pod.volume_mounts.iter().enumerate() {

@@ -109,4 +109,12 @@ fn volumes_of_tasks_begin_empty() {
         let at = format!("spec.podOverrides.volumes[0].ephemeral.volumeClaimTemplate.spec.{field}");
         assert_violation("Task", "{name: a}", &claim(&format!(", {field}: {value}")), &at, "another volume");
     }
+    let spec = "{accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}";
+    let with = |metadata: &str| {
+        task(&format!("ephemeral: {{volumeClaimTemplate: {{metadata: {metadata}, spec: {spec}}}}}"))
+    };
+    assert_eq!(violations("Task", "{name: a}", &with("{labels: {a: b}}")), [""; 0]);
+    let at = "spec.podOverrides.volumes[0].ephemeral.volumeClaimTemplate.metadata.annotations";
+    let annotated = with("{annotations: {nfs.io/storage-path: of-another}}");
+    assert_violation("Task", "{name: a}", &annotated, at, "spec.pod");
 }
