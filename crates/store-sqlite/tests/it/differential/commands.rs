@@ -154,11 +154,11 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
             })
         }
         Op::Tick { limit } => Command::tick(*limit),
-        Op::Open { namespace: space, worker: name, instance, names, last } => {
+        Op::Open { namespace: space, worker: name, agent: of, instance, names, last, takes_name } => {
             Command::OpenSession(OpenSession {
                 namespace: namespace(*space),
                 worker: worker(*name),
-                agent: agent(0),
+                agent: agent(*of),
                 instance: format!("process {instance}"),
                 replica: "replica".to_owned(),
                 running: names
@@ -166,7 +166,7 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
                     .map(|(slot, fence)| (id(*slot), view.attempt_of(*slot, *fence).fence))
                     .collect(),
                 last: last.map(|old| view.session(*space, *name, old).epoch),
-                takes_name: true,
+                takes_name: *takes_name,
             })
         }
         Op::End { namespace: space, worker, old } => Command::EndSession(EndSession {

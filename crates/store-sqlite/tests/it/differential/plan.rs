@@ -47,9 +47,11 @@ pub(crate) enum Op {
     Open {
         namespace: u8,
         worker: u8,
+        agent: u8,
         instance: u8,
         names: Vec<(u8, u8)>,
         last: Option<bool>,
+        takes_name: bool,
     },
     End {
         namespace: u8,
@@ -115,6 +117,12 @@ pub(crate) enum Ask {
     Tick,
 }
 
+/// Worker of a session: its namespace, number, agent and process, and whether it may take another agent's name.
+fn open() -> impl Strategy<Value = (u8, u8, bool, u8, bool)> {
+    let (other_agent, takes_name) = (proptest::bool::weighted(0.2), proptest::bool::weighted(0.7));
+    (0..8_u8, 0..3_u8, other_agent, 0..2_u8, takes_name)
+}
+
 fn fence() -> impl Strategy<Value = u8> {
     prop_oneof![8 => Just(0_u8), 2 => Just(1), 1 => Just(2), 1 => Just(3)]
 }
@@ -167,8 +175,10 @@ fn op() -> impl Strategy<Value = Op> {
             }
         ),
         2 => prop_oneof![Just(100_usize), 0..3_usize].prop_map(|limit| Op::Tick { limit }),
-        4 => (0..8_u8, 0..3_u8, 0..2_u8, vec((0..SLOTS, fence()), 0..4), of(any::<bool>())).prop_map(
-            |(namespace, worker, instance, names, last)| Op::Open { namespace, worker, instance, names, last }
+        4 => (open(), vec((0..SLOTS, fence()), 0..4), of(any::<bool>())).prop_map(
+            |((namespace, worker, agent, instance, takes_name), names, last)| {
+                Op::Open { namespace, worker, agent: agent.into(), instance, names, last, takes_name }
+            }
         ),
         1 => (0..8_u8, 0..3_u8, weighted(0.2, Just(()))).prop_map(|(namespace, worker, old)| {
             Op::End { namespace, worker, old: old.is_some() }
