@@ -209,7 +209,8 @@ pub async fn worker_of_another_agent_resumes_nothing(t: &mut Harness) {
     };
     let Ok(Answer::Session(_, resumed)) = t.one(open("b")).await else { panic!("no session") };
     assert!(resumed[0].live.is_none());
-    assert_eq!(t.state(task.id).await, State::Queued);
+    let lost = t.read(task.id).await;
+    assert_eq!((lost.state, lost.worker_losses, lost.hand_backs), (State::Queued, 0, 1), "no worker crashed");
     // Nor after the loss.
     let Ok(Answer::Session(_, resumed)) = t.one(open("b")).await else { panic!("no session") };
     assert!(resumed[0].live.is_none());

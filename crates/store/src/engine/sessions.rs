@@ -67,6 +67,10 @@ impl<B: Backend> Engine<B> {
             attempts.iter().filter_map(|(.., live)| live.map(|(task, _)| task)).collect();
         let lost = self.tasks_of(&key);
         let (loss, message) = match &row {
+            // An admin has given the name to another agent: that is to the blame of neither task nor worker.
+            Some(row) if row.agent != open.agent => {
+                (Loss::Planned, "a worker of another agent has taken the name")
+            }
             Some(row) if row.instance == open.instance => {
                 (Loss::Undelivered, "the assignment was lost on its way to the worker")
             }
