@@ -5,6 +5,7 @@
 use rota_core::{AgentName, Namespace, WorkerName};
 use rota_proto::reasons;
 use rota_proto::worker::v1 as wire;
+use rota_store::Refused;
 use tonic::Status;
 
 use super::deps::SessionDeps;
@@ -14,7 +15,7 @@ use crate::scheduler::{Scheduler, WorkerEntry};
 use crate::trust::identity::{Holder, Identity};
 use crate::trust::oidc::Pod;
 use crate::trust::worker_token::WorkerGrant;
-use crate::wire::status::error;
+use crate::wire::status::{error, refused};
 
 /// Checks that the holder of a token may be this worker of this agent. `draining` is of its Hello, or unknown before; a drain that was
 /// requested counts as well.
@@ -51,6 +52,14 @@ pub(super) fn narrow(
     // A token that names no worker must not take one of another agent. The store knows those that are away.
     let is_named = identity.names_worker();
     let is_foreign = |entry: &WorkerEntry| entry.profile.agent.as_str() != hello.agent;
+    // As in the store: a process whose name another one has taken ends, and gives its attempts up.
+    let last = u64::try_from(hello.last_epoch).unwrap_or(0);
+    let is_replaced = |entry: &WorkerEntry| {
+        is_foreign(entry) && entry.instance != hello.instance && (1..=entry.epoch.0).contains(&last)
+    };
+    if deps.scheduler.inspect(key, is_replaced) == Some(true) {
+        return Err(refused(Refused::Replaced));
+    }
     if !is_named && deps.scheduler.inspect(key, is_foreign) == Some(true) {
         let text = format!("worker {} serves another agent", key.1);
         return Err(error("WORKER_NAME_MISMATCH", text));

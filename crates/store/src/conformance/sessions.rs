@@ -231,6 +231,10 @@ pub async fn names_stay_with_their_agent(t: &mut Harness) {
     let Ok(Answer::Session(..)) = t.one(open("a", false)).await else { panic!("no session") };
     // Its identity has this name.
     let Ok(Answer::Session(epoch, _)) = t.one(open("b", true)).await else { panic!("no session") };
+    // The process that had it ends, and keeps no attempts that others have by now.
+    let Change::OpenSession(back) = open_session("w", "process 1", Vec::new()) else { unreachable!() };
+    let back = Change::OpenSession(OpenSession { takes_name: false, last: Some(worker.epoch), ..back });
+    assert_eq!(t.one(back).await.unwrap_err(), Refused::Replaced);
     t.one(end_session(&session("w", epoch.0))).await.unwrap();
     // No agent `b` exists, as after it was renamed: nothing is aimed at its workers.
     let Ok(Answer::Session(..)) = t.one(open("c", false)).await else { panic!("no session") };

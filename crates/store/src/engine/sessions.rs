@@ -22,14 +22,6 @@ impl<B: Backend> Engine<B> {
         let before = row.as_ref().map_or(Epoch(0), |row| row.epoch);
         // One that cannot be decoded counts as closed, and the worker's process as another one.
         let row = row.and_then(|row| row.session.ok());
-        // Tasks are aimed at workers by their names: one keeps its name while it is away.
-        let is_foreign = |row: &&Session| {
-            let agent = (row.namespace.clone(), row.agent.clone());
-            row.agent != open.agent && (row.open || self.agent(&agent).is_some())
-        };
-        if let Some(row) = row.as_ref().filter(|row| !open.takes_name && is_foreign(row)) {
-            return Ok(Err(Refused::NameTaken(row.agent.clone())));
-        }
         // Otherwise a disconnected process would take the name back from its replacement, together with the
         // replacement's attempts.
         // A store that has lost its last commits gives their epochs out again: two processes may name the same one.
@@ -38,6 +30,14 @@ impl<B: Backend> Engine<B> {
         };
         if row.as_ref().is_some_and(taken) {
             return Ok(Err(Refused::Replaced));
+        }
+        // Tasks are aimed at workers by their names: one keeps its name while it is away.
+        let is_foreign = |row: &&Session| {
+            let agent = (row.namespace.clone(), row.agent.clone());
+            row.agent != open.agent && (row.open || self.agent(&agent).is_some())
+        };
+        if let Some(row) = row.as_ref().filter(|row| !open.takes_name && is_foreign(row)) {
+            return Ok(Err(Refused::NameTaken(row.agent.clone())));
         }
         let lost = open.last.filter(|last| last.0 <= before.0.saturating_add(MAX_LOST_EPOCHS));
         let epoch = Epoch(before.max(lost.unwrap_or_default()).0 + 1);

@@ -131,6 +131,9 @@ async fn worker_takes_its_name_from_another_agents() -> Result<()> {
     assert_eq!(reason(&ended).as_deref(), Some("WORKER_REPLACED"));
     let again = join(&stranger, hello("other", "one", 1)).await;
     assert_eq!(again.err().as_deref(), Some("WORKER_NAME_MISMATCH"));
+    // The process that had the name gives its attempts up, as after any replacement.
+    let back = Hello { last_epoch: stranger_as_one.welcome.epoch, ..hello("other", "one", 1) };
+    assert_eq!(join(&stranger, back).await.err().as_deref(), Some("WORKER_REPLACED"));
     let task = tasks::create(cluster.client(), tasks::task("echo")).await?;
     assert_eq!(one.take().await?.task_id, task.uid);
     // Of two workers that an admin has given the same name, the first keeps it while it is connected.
