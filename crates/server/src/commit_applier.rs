@@ -204,7 +204,9 @@ impl CommitApplier {
             capabilities: known.map(|known| Arc::new(known.agent.capabilities.clone())).unwrap_or_default(),
             task: None,
         };
-        WorkerEntry::new(profile, session.epoch, session.instance.clone(), session.since)
+        let entry = WorkerEntry::new(profile, session.epoch, session.instance.clone(), session.since);
+        // Its next Hello shows whether its token does.
+        WorkerEntry { named: true, ..entry }
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) fn check(
     }
 }
 
-/// Narrows a Hello to what its sender may have. Checks that no other process with the same identity is connected.
+/// Narrows a Hello to what its sender may have. Checks that no other process with the same identity is connected, or about to come
+/// back.
 pub(super) fn narrow(
     deps: &SessionDeps,
     identity: &Identity,
@@ -67,10 +68,12 @@ pub(super) fn narrow(
     let connected = |entry: &WorkerEntry| {
         // It got a name that is another one's before that was connected.
         let gives_way = is_named && !entry.named && is_foreign(entry);
-        entry.session.is_some() && entry.instance != hello.instance && !gives_way
+        // One that is cut off, or has not come back after a restart, keeps its name with its attempts.
+        let may_come_back = is_foreign(entry) && entry.attempts() > 0;
+        (entry.session.is_some() || may_come_back) && entry.instance != hello.instance && !gives_way
     };
     if deps.scheduler.inspect(key, connected) == Some(true) {
-        let text = format!("worker {} is connected with another process", key.1);
+        let text = format!("worker {} is another process, which is connected or may come back", key.1);
         return Err(error("WORKER_CONNECTED", text));
     }
     Ok(())

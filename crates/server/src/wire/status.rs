@@ -227,7 +227,7 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     (
         "WORKER_CONNECTED",
         Code::Unavailable,
-        "Another process with the worker's identity is connected; workers retry by themselves.",
+        "Another process with the worker's name is connected, or may come back to its attempts; workers retry by themselves.",
     ),
     (
         "STORE_UNAVAILABLE",

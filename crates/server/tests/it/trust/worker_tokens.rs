@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use rota_proto::v1::{self, IssueWorkerTokenRequest};
 use rota_proto::worker::v1::Hello;
 use rota_testkit::client::{Client, Options, Token, reason};
-use rota_testkit::raw::{RawWorker, hello};
+use rota_testkit::raw::{RawWorker, hello, running};
 use rota_testkit::{Backend, Cluster, Setup, tasks};
 
 const ECHO: &str = "namespaces/default/agents/echo";
@@ -140,5 +140,36 @@ async fn worker_takes_its_name_from_another_agents() -> Result<()> {
     let both = holder(&cluster, IssueWorkerTokenRequest { worker: "one".into(), ..other() }).await?;
     let second = join(&both, hello("other", "one", 1)).await;
     assert_eq!(second.err().as_deref(), Some("WORKER_CONNECTED"));
+    Ok(())
+}
+
+/// What an admin has given twice stays with the first while its attempts may come back.
+#[tokio::test]
+async fn cut_off_worker_keeps_its_name_and_attempts() -> Result<()> {
+    let mut cluster = start_cluster(Backend::Sqlite).await?;
+    let named = IssueWorkerTokenRequest { worker: "one".into(), ..echo() };
+    let named = cluster.client().issue_worker_token(named).await?;
+    let second = IssueWorkerTokenRequest { worker: "one".into(), ..other() };
+    let second = cluster.client().issue_worker_token(second).await?;
+    let first = holder_of(&cluster, &named)?;
+    let mut one = join(&first, hello("echo", "one", 1)).await.map_err(anyhow::Error::msg)?;
+    let task = tasks::create(cluster.client(), tasks::task("echo")).await?;
+    let assign = one.take().await?;
+    tasks::until_state(cluster.client(), &task.name, v1::TaskState::Running).await?;
+    cluster.kill().await;
+    cluster.restart().await?;
+    let second = holder_of(&cluster, &second)?;
+    let taken = join(&second, Hello { instance: "another".into(), ..hello("other", "one", 1) }).await;
+    assert_eq!(taken.err().as_deref(), Some("WORKER_CONNECTED"));
+    let back = Hello {
+        last_epoch: one.welcome.epoch,
+        running: vec![running(&assign, 0, 0)],
+        ..hello("echo", "one", 1)
+    };
+    let first = holder_of(&cluster, &named)?;
+    let back = join(&first, back).await.map_err(anyhow::Error::msg)?;
+    back.succeed(&assign, 0, "done");
+    let ended = tasks::ended(cluster.client(), &task.name).await?.status.context("no status")?;
+    assert_eq!((ended.state(), ended.worker_losses), (v1::TaskState::Succeeded, 0));
     Ok(())
 }
