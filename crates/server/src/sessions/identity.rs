@@ -61,9 +61,9 @@ pub(super) fn narrow(
     if deps.scheduler.inspect(key, is_replaced) == Some(true) {
         return Err(refused(Refused::Replaced));
     }
-    if !is_named && deps.scheduler.inspect(key, is_foreign) == Some(true) {
-        let text = format!("worker {} serves another agent", key.1);
-        return Err(error("WORKER_NAME_MISMATCH", text));
+    let foreign = |entry: &WorkerEntry| is_foreign(entry).then(|| entry.profile.agent.clone());
+    if !is_named && let Some(agent) = deps.scheduler.inspect(key, foreign).flatten() {
+        return Err(refused(Refused::NameTaken(agent)));
     }
     let connected = |entry: &WorkerEntry| {
         // It got a name that is another one's before that was connected.
