@@ -207,11 +207,12 @@ impl AgentRegistry {
     }
 
     /// Returns the agent best suited to tasks that name only capabilities: of those that have all of them one that is
-    /// not `paused` and has money, and of these the one with the fewest other capabilities.
+    /// not `unsuited`, if possible also not `paused` and with money, and of these the one with the fewest other capabilities.
     pub(crate) fn best_match(
         &self,
         route: &Route,
         fits: impl Fn(&AgentName, &KnownAgent) -> bool,
+        unsuited: impl Fn(&AgentKey) -> bool,
         paused: impl Fn(&AgentKey) -> bool,
         now: Timestamp,
     ) -> Option<AgentName> {
@@ -222,7 +223,7 @@ impl AgentRegistry {
             .filter(|((namespace, name), known)| *namespace == route.namespace && fits(name, known));
         let poor = |key: &AgentKey, known: &KnownAgent| self.accounts.is_poor(key, &known.agent.budget, now);
         let best = fitting.min_by_key(|(key, known)| {
-            (paused(key) || poor(key, known), known.agent.capabilities.len(), key.1.clone())
+            (unsuited(key), paused(key) || poor(key, known), known.agent.capabilities.len(), key.1.clone())
         });
         best.map(|((_, name), _)| name.clone())
     }

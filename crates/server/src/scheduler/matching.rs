@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use rota_core::target::{Route, Target};
+use rota_core::target::{ISOLATED, Route, Target};
 use rota_core::{AgentName, RouteId};
 use tokio::sync::Notify;
 
@@ -106,6 +106,21 @@ impl Matching {
 
     pub(super) fn is_open(&self, group: &Group) -> bool {
         self.admission(group.key.agent()).limit(1) > 0
+    }
+
+    /// Whether workers of an agent take tasks, and none of its workers isolates its attempts.
+    pub(super) fn lacks_isolation(&self, agent: &AgentKey) -> bool {
+        let groups = self.agents.get(agent).into_iter().flat_map(|known| &known.groups);
+        let mut takes_tasks = false;
+        for group in groups.filter_map(|id| self.groups.get(id)) {
+            if let GroupKey::Capabilities(_, own) = &group.key {
+                if own.contains(ISOLATED) {
+                    return false;
+                }
+                takes_tasks |= group.able > 0;
+            }
+        }
+        takes_tasks
     }
 
     /// Adds a worker to a group, which is made if it does not exist.

@@ -110,6 +110,11 @@ impl Scheduler {
         self.inspect(&(namespace.clone(), worker.clone()), |entry| entry.profile.agent.clone())
     }
 
+    /// Whether workers of an agent take tasks, and none of its workers isolates its attempts.
+    pub(crate) fn lacks_isolation(&self, agent: &AgentKey) -> bool {
+        self.state().matching.lacks_isolation(agent)
+    }
+
     /// Returns the session of the worker that a task is assigned to, if it is up.
     pub(crate) fn session_of(&self, task: &Task) -> Option<SessionHandle> {
         let assignment = task.assignment.as_ref()?;

@@ -157,6 +157,32 @@ async fn task_demands_workers_that_isolate() -> Result<()> {
     Ok(())
 }
 
+/// An agent whose workers do not isolate is not waited for where another one may have workers that do.
+#[tokio::test]
+async fn demand_for_isolation_prefers_agents_that_may() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &["code"]).await?;
+    tasks::agent(client, "larger", tasks::script([]), &["code", "review"]).await?;
+    let words = ["code", ISOLATED].map(str::to_owned).into();
+    let kind = v1::target::Kind::Capabilities(v1::CapabilitySet { capabilities: words });
+    let mut task = tasks::task("echo");
+    task.spec.get_or_insert_default().target = Some(v1::Target { kind: Some(kind) });
+    let task = tasks::create(client, task).await?;
+    let counts_for = async |agent: &str| {
+        let name = format!("namespaces/default/agents/{agent}");
+        let counts = |one: &v1::Demand| one.agent == name && one.queued == 1;
+        wait_for_demand(&cluster, |now| now.demands.iter().any(&counts)).await
+    };
+    counts_for("echo").await?;
+    let _open = RawWorker::join(client, raw::hello("echo", "open", 1)).await?;
+    counts_for("larger").await?;
+    let hello = Hello { isolated: true, ..raw::hello("echo", "confined", 1) };
+    let mut confined = RawWorker::join(client, hello).await?;
+    assert_eq!(confined.take().await?.task_id, task.uid);
+    Ok(())
+}
+
 #[tokio::test]
 async fn invalid_isolation_is_rejected() -> Result<()> {
     let cluster = Cluster::start(Backend::Memory).await?;
