@@ -33,9 +33,18 @@ impl DevEndpoint {
     }
 
     /// Returns whether its process may still run. Without procfs, it is assumed to. The token is worth more than the address: another
-    /// program may listen there by now.
+    /// program may listen there by now. One of a version that did not write when it was started therefore counts as ended.
     pub fn is_alive(&self) -> bool {
-        !Path::new("/proc/self").exists() || start_of(self.pid).is_some_and(|started| started == self.started)
+        self.is_alive_by(start_of)
+    }
+
+    fn is_alive_by(&self, start_of: impl Fn(u32) -> Option<String>) -> bool {
+        // Where this machine does not show when processes were started, no file has it.
+        if start_of(std::process::id()).is_none() {
+            let processes = Path::new("/proc");
+            return !processes.join("self").exists() || processes.join(self.pid.to_string()).exists();
+        }
+        start_of(self.pid).is_some_and(|started| started == self.started)
     }
 
     /// Writes the file atomically, with access for its owner only.
@@ -105,6 +114,15 @@ mod tests {
         // Of a version that did not write it.
         earlier.started.clear();
         assert!(!earlier.is_alive());
+    }
+
+    #[test]
+    fn processes_count_where_starts_are_unknown() {
+        let own = DevEndpoint::of_this_process("http://127.0.0.1:1".into(), "/t".into());
+        let own = DevEndpoint { started: String::new(), ..own };
+        assert!(own.is_alive_by(|_| None));
+        let ended = DevEndpoint { pid: u32::MAX, ..own };
+        assert!(!ended.is_alive_by(|_| None));
     }
 
     #[test]
