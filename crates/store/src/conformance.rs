@@ -11,6 +11,7 @@
 pub mod agents;
 pub mod attempts;
 pub mod batches;
+pub mod budget_isolation;
 pub mod budget_turns;
 pub mod budget_waits;
 pub mod budgets;
@@ -127,6 +128,9 @@ macro_rules! conformance {
             }
             threads {
                 tasks_of_a_thread_run_one_after_the_other cancelled_tasks_pass_their_place_on last_conversation_is_kept_with_its_thread
+            }
+            budget_isolation {
+                agents_that_isolate_nothing_hide_no_budget
             }
             budget_turns {
                 free_attempts_take_no_budget waiting_attempts_begin_no_turn first_report_counts_the_other_attempts

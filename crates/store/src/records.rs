@@ -162,6 +162,8 @@ pub struct Claim {
     pub slots: usize,
     /// The credential of the worker's agent, if it cools down: the first task that uses it is its probe, if one may.
     pub probes: Option<CredentialId>,
+    /// Agents whose workers isolate nothing: they take no tasks that demand it, whatever their budgets have left.
+    pub not_isolating: Vec<AgentName>,
 }
 
 /// Creation or update of an agent.

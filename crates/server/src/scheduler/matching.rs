@@ -108,6 +108,10 @@ impl Matching {
         self.admission(group.key.agent()).limit(1) > 0
     }
 
+    pub(super) fn agents(&self) -> impl Iterator<Item = &AgentKey> {
+        self.agents.keys()
+    }
+
     /// Whether workers of an agent take tasks, and none of its workers isolates its attempts.
     pub(super) fn lacks_isolation(&self, agent: &AgentKey) -> bool {
         let groups = self.agents.get(agent).into_iter().flat_map(|known| &known.groups);

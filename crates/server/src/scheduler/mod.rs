@@ -51,9 +51,9 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::counter::Counter;
-use rota_core::target::Route;
+use rota_core::target::{ISOLATED, Route, Target};
 use rota_core::task::WorkerRef;
-use rota_core::{AgentName, RouteId, TaskId, Timestamp};
+use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp};
 use rota_store::{Claim, Commit, TaskChange};
 use tokio::sync::Notify;
 
@@ -225,6 +225,7 @@ impl State {
         let (slots, session) = (self.available(entry).min(fair), entry.worker_ref());
         let routes = self.claimed_routes(&worker, id);
         let shared = routes.iter().copied().filter(|id| self.matching.is_shared(*id)).collect();
+        let not_isolating = self.not_isolating(&worker.0, &routes);
         let worker_probe = self.reserve(&worker, Purpose::Claim, slots);
         let probe = self.take_probe(&worker);
         let backend_probe = self.take_backend_probe(&worker);
@@ -236,6 +237,7 @@ impl State {
             shared,
             slots,
             probes: quota_probe.as_ref().map(|(_, credential)| *credential),
+            not_isolating,
         };
         self.matching.change_queue(id, |queue| queue.planned += slots as u64);
         let queue = Some((id, generation));
@@ -253,6 +255,19 @@ impl State {
             passed_over: false,
         };
         Some((claim, reserved))
+    }
+
+    /// Returns the agents of a namespace whose workers isolate nothing, if one of these routes demands it.
+    fn not_isolating(&self, namespace: &Namespace, routes: &[RouteId]) -> Vec<AgentName> {
+        let demands = |id: &RouteId| {
+            let route = self.matching.queue(*id).map(|queue| &queue.route.target);
+            matches!(route, Some(Target::Capabilities(words)) if words.contains(ISOLATED))
+        };
+        if !routes.iter().any(demands) {
+            return Vec::new();
+        }
+        let agents = self.matching.agents().filter(|agent| agent.0 == *namespace);
+        agents.filter(|agent| self.matching.lacks_isolation(agent)).map(|agent| agent.1.clone()).collect()
     }
 
     /// Turns the reserved slot of a task that a commit assigned into a running attempt.

@@ -49,14 +49,9 @@ pub(super) async fn other_agent(t: &mut Harness, budget: Budget) -> WorkerRef {
 pub(super) async fn claim_of(t: &mut Harness, by: &WorkerRef, target: Target, slots: usize) -> Vec<TaskId> {
     let route = t.route(target).await;
     let before = t.commits.len();
-    let claim = Claim {
-        namespace: namespace("n"),
-        worker: by.clone(),
-        routes: vec![route],
-        shared: Vec::new(),
-        slots,
-        probes: None,
-    };
+    let (namespace, worker, routes, shared) = (namespace("n"), by.clone(), vec![route], Vec::new());
+    let not_isolating = Vec::new();
+    let claim = Claim { namespace, worker, routes, shared, slots, probes: None, not_isolating };
     t.one(Command::Claim(claim)).await.unwrap();
     let changes = t.commits[before..].iter().flat_map(|commit| &commit.tasks);
     changes.filter(|change| change.dispatch.is_some()).map(|change| change.task.id).collect()
@@ -307,6 +302,7 @@ pub async fn wake_up_gives_what_there_is_room_for(t: &mut Harness) {
         shared: Vec::new(),
         slots: 4,
         probes: None,
+        not_isolating: Vec::new(),
     };
     t.commits.clear();
     let replies = t.batch(vec![raised, Command::Claim(wanted)]).await;

@@ -55,6 +55,7 @@ pub async fn task_is_claimed_once(t: &mut Harness) {
             shared: Vec::new(),
             slots: 2,
             probes: None,
+            not_isolating: Vec::new(),
         })
     };
     let replies = t.batch(vec![claim(&one), claim(&two), claim(&one)]).await;
@@ -91,6 +92,7 @@ pub async fn tasks_of_same_batch_are_claimable(t: &mut Harness) {
             shared: Vec::new(),
             slots,
             probes: None,
+            not_isolating: Vec::new(),
         })
     };
     t.batch(vec![make(low), make(high), claim(2), claim(2)]).await;
@@ -115,6 +117,7 @@ pub async fn only_newest_session_claims(t: &mut Harness) {
             routes: vec![route],
             shared: Vec::new(),
             probes: None,
+            not_isolating: Vec::new(),
             slots: 1,
         };
         assert_eq!(t.one(Command::Claim(claim)).await.unwrap_err(), Refused::Superseded);
@@ -218,7 +221,15 @@ pub async fn worker_is_passed_over_by_tasks_that_avoid_it(t: &mut Harness) {
     t.ask(first.id, reject).await.unwrap();
     let claim = |worker: &WorkerRef, shared| {
         let (namespace, worker) = (namespace("n"), worker.clone());
-        Command::Claim(Claim { namespace, worker, routes: vec![route], shared, slots: 1, probes: None })
+        Command::Claim(Claim {
+            namespace,
+            worker,
+            routes: vec![route],
+            shared,
+            slots: 1,
+            probes: None,
+            not_isolating: Vec::new(),
+        })
     };
     assert!(matches!(t.one(claim(&sick, vec![route])).await, Ok(Reply::PassedOver)));
     // A task behind it does not avoid the worker.

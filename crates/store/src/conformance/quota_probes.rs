@@ -38,8 +38,15 @@ async fn limit_agent(t: &mut Harness, worker: &WorkerRef, resets: Option<Duratio
 async fn probe(t: &mut Harness, worker: &WorkerRef, slots: usize) -> Vec<Arc<Task>> {
     let (namespace, routes) = (namespace("n"), vec![t.route(to_agent("a")).await]);
     t.commits.clear();
-    let claim =
-        Claim { namespace, worker: worker.clone(), routes, shared: Vec::new(), slots, probes: Some(ONE) };
+    let claim = Claim {
+        namespace,
+        worker: worker.clone(),
+        routes,
+        shared: Vec::new(),
+        slots,
+        probes: Some(ONE),
+        not_isolating: Vec::new(),
+    };
     t.one(Command::Claim(claim)).await.unwrap();
     let Some(commit) = t.commits.last() else { return Vec::new() };
     commit

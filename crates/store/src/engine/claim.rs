@@ -108,7 +108,7 @@ impl<B: Backend> Engine<B> {
             if self.write_set.get(key).is_none_or(|entry| entry.payload.is_none()) {
                 break;
             }
-            let reserved = match self.fund(key, &agent, now)? {
+            let reserved = match self.fund(key, &agent, &claim.not_isolating, now)? {
                 Funds::Enough(reserved) => reserved,
                 Funds::Waits => {
                     progress.waiting += 1;

@@ -99,7 +99,7 @@ impl<B: Backend> Engine<B> {
             && self.write_set.get(key).is_some_and(|entry| entry.task.state == State::Queued)
             && !self.cools_down(key, now)?
             && let Some(agent) = self.agent_of(&namespace, &to)
-            && let Funds::Enough(reserved) = self.fund(key, &agent, now)?
+            && let Funds::Enough(reserved) = self.fund(key, &agent, &[], now)?
         {
             let assign = self.assignment(&namespace, to, agent, reserved);
             // After a rejection the task is in the queue.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::spending::{Budget, BudgetWait, Period, Scope, WhenExhausted};
-use rota_core::target::Target;
+use rota_core::target::{ISOLATED, Target};
 use rota_core::task::{Command, Desired, State, Task};
 use rota_core::workflow::Workflow;
 use rota_core::{AgentName, Namespace, TaskKey, Timestamp};
@@ -62,7 +62,13 @@ impl<B: Backend> Engine<B> {
 
     /// Looks whether the budgets have room for a ready task on a worker of an agent. If not, the task waits, unless
     /// another agent may take it.
-    pub(super) fn fund(&mut self, key: TaskKey, agent: &AgentName, now: Timestamp) -> Result<Funds, Error> {
+    pub(super) fn fund(
+        &mut self,
+        key: TaskKey,
+        agent: &AgentName,
+        not_isolating: &[AgentName],
+        now: Timestamp,
+    ) -> Result<Funds, Error> {
         self.load(key)?;
         let Some(task) = self.write_set.get(key).map(|entry| Arc::clone(&entry.task)) else {
             return Ok(Funds::Enough(0));
@@ -104,7 +110,7 @@ impl<B: Backend> Engine<B> {
                 return Ok(Funds::Enough(least.unwrap_or_default()));
             }
             (Some(wait), _) => wait,
-            (None, Some(wait)) => match self.without_others(&task, agent, wait, now) {
+            (None, Some(wait)) => match self.without_others(&task, agent, not_isolating, wait, now) {
                 Some(wait) => wait,
                 None => return Ok(Funds::Elsewhere),
             },
@@ -135,11 +141,16 @@ impl<B: Backend> Engine<B> {
         &self,
         task: &Task,
         agent: &AgentName,
+        not_isolating: &[AgentName],
         own: BudgetWait,
         now: Timestamp,
     ) -> Option<BudgetWait> {
         let others = match &task.target {
-            Target::Capabilities(words) => self.agents_with(&(task.namespace.clone(), agent.clone()), words),
+            Target::Capabilities(words) => {
+                let mut others = self.agents_with(&(task.namespace.clone(), agent.clone()), words);
+                others.retain(|other| !words.contains(ISOLATED) || !not_isolating.contains(other));
+                others
+            }
             Target::Agents(agents) => {
                 let exists = |other: &&AgentName| {
                     *other != agent && self.agent(&(task.namespace.clone(), (*other).clone())).is_some()

@@ -128,6 +128,7 @@ fn life_of_a_task(size: usize) -> Vec<Calls> {
         routes: vec![RouteId(u32::try_from(size).unwrap())],
         shared: Vec::new(),
         probes: None,
+        not_isolating: Vec::new(),
         slots: 4,
     };
     let replies = step(vec![Command::Claim(claim)]);
@@ -158,6 +159,7 @@ fn large_batch_loads_and_writes_once() {
         routes: vec![RouteId(1)],
         shared: Vec::new(),
         probes: None,
+        not_isolating: Vec::new(),
         slots: 200,
     };
     let (claimed, _) = calls(&mut engine, vec![Command::Claim(claim)]);
