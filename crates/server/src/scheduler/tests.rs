@@ -3,6 +3,7 @@
 
 mod check;
 mod fixture;
+mod isolation;
 mod model;
 mod op;
 mod quota;
