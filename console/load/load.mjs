@@ -80,6 +80,11 @@ async function entry(page, name, field) {
   return page.evaluate(([name, field]) => performance.getEntriesByName(name).at(-1)[field], [name, field]);
 }
 
+/** Returns the path of a column of the board. */
+function column(...states) {
+  return `tasks?pageSize=100${states.map((state) => `&filter.states=TASK_STATE_${state}`).join("")}`;
+}
+
 /** Streams and readings of every page: once, or again after a time in milliseconds. Decision 0083 has the reasons. */
 const EVERY_PAGE = {
   streams: ["tasks:watch?statesOnly=true", "workflows:watch"],
@@ -106,7 +111,13 @@ const KINDS = [
   },
   {
     streams: [],
-    reads: [["tasks?pageSize=100&filter.states=TASK_STATE_PENDING&filter.states=TASK_STATE_QUEUED", 6_000]],
+    reads: [
+      // The column of waiting tasks grows to twice its page in this time.
+      [column("PENDING", "QUEUED"), 6_000],
+      ...[["ASSIGNED", "RUNNING"], ["INPUT_REQUIRED"], ["SUCCEEDED"], ["FAILED"], ["CANCELLED"]].map(
+        (states) => [column(...states), 60_000],
+      ),
+    ],
   },
 ];
 

@@ -1,7 +1,7 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { useRef } from "react";
+import { useEffect, useRef } from "react";
 import { withChange } from "../../api/changes";
 import { get } from "../../api/client";
 import { TASKS, useFeed } from "../../api/feed";
@@ -9,11 +9,12 @@ import { id } from "../../api/format";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
+import { useVisible } from "../../api/useStream";
 import { Age } from "../../components/Age";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
-import { moved } from "./column";
+import { asRead, moved, type Page } from "./column";
 import { filters, type TaskSearch } from "./filters";
 import { titleOf } from "./title";
 
@@ -27,11 +28,8 @@ const COLUMNS = [
 ];
 /** Estimated height of a card, in pixels: the real one is measured. */
 const CARD = 76;
-
-interface Page {
-  tasks?: Task[];
-  nextPageToken?: string;
-}
+/** Time between two readings of a column in view, in milliseconds: the feed does not have the tasks that are deleted. */
+const INTERVAL = 60_000;
 
 /** Tasks as cards, by their state; a column reads more of them on a click, and draws those in view. */
 export function Board({ namespace, search }: { namespace: string; search: TaskSearch }) {
@@ -60,8 +58,7 @@ function Column({
   const box = useRef<HTMLElement>(null);
   const { state: _state, ...rest } = search;
   const key = ["board", namespace, name, rest];
-  const isHere = (task: Task | undefined) =>
-    states.includes((task?.status?.state ?? "").replace("TASK_STATE_", ""));
+  const isHere = (task: Task) => states.includes((task.status?.state ?? "").replace("TASK_STATE_", ""));
   const found = useInfiniteQuery({
     queryKey: key,
     initialPageParam: "",
@@ -70,11 +67,20 @@ function Column({
       const page = pageParam ? `&pageToken=${encodeURIComponent(pageParam)}` : "";
       const path = `namespaces/${namespace}/tasks${filters(rest)}${wanted}${page}`;
       const read = TASKS.changes.during(() => get<Page>(path, signal), withChange);
-      return read.then((page): Page => ({ ...page, tasks: page.tasks?.filter(isHere) ?? [] }));
+      return read.then((page) => asRead(page, isHere));
     },
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
   const reload = useCoalesced(() => void refresh(cache, key));
+  const isVisible = useVisible();
+  useEffect(() => {
+    if (!isVisible) {
+      return;
+    }
+    // An interval of the query would begin again with each change of its cards.
+    const timer = setInterval(reload, INTERVAL);
+    return () => clearInterval(timer);
+  }, [isVisible, reload]);
   const tasks = found.data?.pages.flatMap((page) => page.tasks ?? []) ?? [];
   const isFiltered = Object.entries(rest).some(([name, value]) => name !== "view" && value !== undefined);
   useFeed({

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Task } from "../../api/types";
-import { moved } from "./column";
+import { asRead, moved, type Page } from "./column";
 
 const task = (name: string, day: number, logSeq = "1"): Task => ({
   name,
@@ -13,7 +13,9 @@ const [here, elsewhere] = [
 ];
 const names = (pages: { tasks?: Task[] }[] | undefined) =>
   pages?.map(({ tasks = [] }) => tasks.map(({ name }) => name).join(""));
-const pages = [{ tasks: [task("e", 5), task("d", 4)], nextPageToken: "t" }, { tasks: [task("b", 2, "5")] }];
+const read = (tasks: Task[], nextPageToken?: string): Page =>
+  asRead({ tasks, ...(nextPageToken && { nextPageToken }) }, () => true);
+const pages = [read([task("e", 5), task("d", 4)], "t"), read([task("b", 2, "5")])];
 
 test("a task that leaves a column, stays there or was never there needs no reading", () => {
   expect(names(moved(pages, task("d", 4, "2"), elsewhere))).toEqual(["e", "b"]);
@@ -31,8 +33,42 @@ test("a task that enters has its place by its creation", () => {
   expect(names(moved(pages, task("z", 1), here))).toEqual(["ed", "bz"]);
   expect(names(moved([{ tasks: [] }], task("a", 1), here))).toEqual(["a"]);
   // On a page that is not read yet.
-  const part = [{ tasks: [task("e", 5)], nextPageToken: "t" }];
+  const part = [read([task("e", 5)], "t")];
   expect(moved(part, task("a", 1), here)).toBe(part);
+});
+
+test("a task that is created after the token of a column has its place also without the cards around it", () => {
+  const before = [read([task("f", 6), task("e", 5), task("c", 3)], "t")];
+  const left = moved(before, task("c", 3, "2"), elsewhere) ?? [];
+  expect(names(left)).toEqual(["fe"]);
+  expect(names(moved(left, task("d", 4), here))).toEqual(["fed"]);
+  expect(moved(left, task("b", 2), here)).toBe(left);
+  // At the same time: only the server knows on which side of the token.
+  expect(moved(left, task("x", 3), here)).toBeUndefined();
+  // One that has left while the page was read.
+  const during = [
+    asRead({ tasks: [task("e", 5), task("c", 3)], nextPageToken: "t" }, (one) => one.name !== "c"),
+  ];
+  expect(names(during)).toEqual(["e"]);
+  expect(names(moved(during, task("d", 4), here))).toEqual(["ed"]);
+});
+
+test("a column with further tasks is read again once it has lost half of its cards", () => {
+  const many = (token?: string) => [
+    read(
+      Array.from({ length: 4 }, (_, index) => task(`${index}`, 1)),
+      token,
+    ),
+  ];
+  const drain = (pages: Page[], count: number) =>
+    Array.from({ length: count }).reduce<Page[] | undefined>(
+      (before, _, index) => before && moved(before, task(`${index}`, 1, "2"), elsewhere),
+      pages,
+    );
+  expect(names(drain(many("t"), 2))).toEqual(["23"]);
+  expect(drain(many("t"), 3)).toBeUndefined();
+  // There is nothing to fill it up with.
+  expect(names(drain(many(), 4))).toEqual([""]);
 });
 
 test("a column is read again if it is filtered, or has grown to twice its pages", () => {

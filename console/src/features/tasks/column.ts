@@ -4,16 +4,28 @@ import type { Task } from "../../api/types";
 /** Tasks of a page of the server. */
 const PAGE = 100;
 
-interface Page {
+/** A page of a column. Its token stands after the oldest task that the server has read for it, also once that has left. */
+export interface Page {
   tasks?: Task[];
   nextPageToken?: string;
+  /** Number of tasks that were read. */
+  read?: number;
+  /** Creation of the oldest of them. */
+  oldest?: string | undefined;
 }
 
 const created = ({ createTime }: Task) => Date.parse(createTime ?? "");
 
+/** Returns a page as the server has read it, without the tasks that have left its column meanwhile. */
+export function asRead(page: Page, isHere: (task: Task) => boolean): Page {
+  const all = page.tasks ?? [];
+  return { ...page, tasks: all.filter(isHere), read: all.length, oldest: all.at(-1)?.createTime };
+}
+
 /**
  * Returns the pages of a column, the newest task first, after a change of one: it stays, leaves or enters. `undefined` if the column
- * has to be read again: only the server evaluates filters, and a column that has grown to twice its pages is cut by it.
+ * has to be read again: only the server evaluates filters, cuts a column that has grown to twice its pages, and fills one up that has
+ * more tasks than cards and has lost half of these.
  */
 export function moved(
   pages: Page[],
@@ -25,19 +37,32 @@ export function moved(
   if (known ? newer(known, task) === known : !isHere) {
     return pages;
   }
+  const last = pages.at(-1);
+  if (known && isHere) {
+    return pages.map((page) => withChange(page, { task }));
+  }
   if (known) {
+    const read = pages.reduce((sum, page) => sum + (page.read ?? 0), 0);
+    const isDrained = last?.nextPageToken && all.length - 1 < read / 2;
     const left = (page: Page) => ({ ...page, tasks: page.tasks?.filter((one) => one !== known) ?? [] });
-    return pages.map((page) => (isHere ? withChange(page, { task }) : left(page)));
+    return isDrained ? undefined : pages.map(left);
   }
   if (isFiltered || all.length >= 2 * PAGE * pages.length) {
     return undefined;
   }
+  if (last?.nextPageToken) {
+    const later = created(task) - Date.parse(last.oldest ?? "");
+    if (later < 0) {
+      // It is on a further page.
+      return pages;
+    }
+    if (!(later > 0)) {
+      // Of tasks that were created at the same time, the server knows the order.
+      return undefined;
+    }
+  }
   const isAfter = (one: Task) => created(one) <= created(task);
   const at = pages.findIndex(({ tasks = [] }) => tasks.some(isAfter));
-  if (at < 0 && pages.at(-1)?.nextPageToken) {
-    // It is on a further page.
-    return pages;
-  }
   const index = at < 0 ? pages.length - 1 : at;
   return pages.map((page, one) => {
     const tasks = page.tasks ?? [];
