@@ -59,9 +59,13 @@ export function CostsPage() {
   const spending = useQuery({
     queryKey: ["spending", namespace, days],
     queryFn: ({ signal }) =>
-      TASKS.changes.during(
+      TASKS.changes.duringAll(
         () => readNewest(namespace, since(), (path) => get(path, signal)),
-        (found, { task }) => (task ? applied(found, [task]) : found),
+        (found, changes) =>
+          applied(
+            found,
+            changes.flatMap(({ task }) => task ?? []),
+          ),
       ),
     select: sumsOf,
     structuralSharing: false,
