@@ -130,6 +130,34 @@ test("a silent stream is noticed", async () => {
   await page.context().close();
 });
 
+test("a task that is deleted leaves the board within a minute", async () => {
+  // No worker runs these.
+  const queued = (title) => scripted(title, [], { target: { agent: "missing" } });
+  const [name, other] = [await queued("the deleted one"), await queued("the other one")];
+  await api("POST", `${name}:cancel`, {});
+  const page = await signedIn();
+  await page.clock.install();
+  // Messages for other windows: the stream continues from the position of this one, without a reading.
+  await page.addInitScript((other) => {
+    new BroadcastChannel("rota.tasks.default").onmessage = ({ data }) => {
+      window.isLive ||= data.link?.state === "live";
+      window.isChanged ||= data.message?.task?.name === other;
+    };
+  }, other);
+  await page.goto(`${base}/tasks?view=board`);
+  const column = page.getByRole("region", { name: "Cancelled", exact: true });
+  await column.getByText("the deleted one").waitFor();
+  await page.waitForFunction(() => window.isLive);
+  await api("POST", `${other}:cancel`, {});
+  await page.waitForFunction(() => window.isChanged);
+  await column.getByText("the other one").waitFor();
+  await api("POST", "system:prune", { task: name });
+  await page.clock.fastForward(60_000);
+  await column.getByText("the deleted one").waitFor({ state: "detached" });
+  assert.equal(await column.getByText("the other one").count(), 1);
+  await page.context().close();
+});
+
 test("errors of streams and calls are shown", async () => {
   const page = await signedIn();
   await page.goto(`${base}/workflows/default/nothing`);
