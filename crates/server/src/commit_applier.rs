@@ -204,9 +204,10 @@ impl CommitApplier {
             capabilities: known.map(|known| Arc::new(known.agent.capabilities.clone())).unwrap_or_default(),
             task: None,
         };
-        let entry = WorkerEntry::new(profile, session.epoch, session.instance.clone(), session.since);
+        let mut entry = WorkerEntry::new(profile, session.epoch, session.instance.clone(), session.since);
         // Its next Hello shows whether its token does.
-        WorkerEntry { named: true, ..entry }
+        entry.named = true;
+        entry
     }
 }
 
