@@ -249,4 +249,23 @@ mod tests {
         place_expressions(&message, &mut value);
         assert!(DynamicMessage::deserialize(message, value).is_err());
     }
+
+    /// Workflow of `elements/tests.rs` of the control plane, which accepts its message.
+    #[test]
+    fn largest_workflow_has_fewer_values_than_bodies_may() {
+        let text = || "x".repeat(40);
+        let map = || json!({ text(): text(), "y".repeat(40): text() });
+        let step = |number: usize| {
+            let need = json!({ "step": format!("step-{number}") });
+            let task = json!({ "prompt": text(), "environment": map(), "secrets": map() });
+            json!({ "name": format!("step-{number}"), "needs": [need, need], "task": task, "outputs": map() })
+        };
+        let workflow = |steps| json!({ "spec": { "steps": (0..steps).map(step).collect::<Vec<_>>() } });
+        let message = crate::pool().unwrap().get_message_by_name("rota.v1.Workflow").unwrap();
+        DynamicMessage::deserialize(message, workflow(1)).unwrap();
+        let body = workflow(10_000).to_string();
+        assert!((5 << 20..8 << 20).contains(&body.len()), "{}", body.len());
+        let parsed = json(body.as_bytes()).unwrap();
+        assert_eq!(parsed["spec"]["steps"].as_array().unwrap().len(), 10_000);
+    }
 }

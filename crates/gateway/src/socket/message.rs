@@ -261,7 +261,7 @@ mod tests {
     fn malformed_messages_are_refused() {
         let many = format!(r#"{{"type":"create","id":"1","task":[{}0]}}"#, "0,".repeat(MAX_VALUES));
         let (_, refused) = read(&many).unwrap_err();
-        assert!(refused.message().contains("more than 131072 values"), "{refused}");
+        assert!(refused.message().contains("more than 262144 values"), "{refused}");
         for (text, why) in [
             ("", "no valid JSON"),
             ("[]", "not a JSON object"),
