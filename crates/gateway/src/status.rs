@@ -95,6 +95,7 @@ fn own_status(reason: &str) -> Option<StatusCode> {
         "BODY_TOO_SLOW" => Some(StatusCode::REQUEST_TIMEOUT),
         "WEBSOCKET_EXPECTED" => Some(StatusCode::UPGRADE_REQUIRED),
         // Of the services, which know no headers.
+        "MESSAGE_TOO_LARGE" => Some(StatusCode::PAYLOAD_TOO_LARGE),
         "ETAG_MISMATCH" => Some(StatusCode::PRECONDITION_FAILED),
         _ => None,
     }
@@ -125,4 +126,20 @@ pub(crate) fn response(pool: &DescriptorPool, status: &Status) -> Response<Body>
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_messages_of_services_are_large_bodies() {
+        let mut details = ErrorDetails::new();
+        details.set_error_info("MESSAGE_TOO_LARGE", DOMAIN, std::collections::HashMap::new());
+        let refused = Status::with_error_details(Code::ResourceExhausted, "", details);
+        let pool = crate::pool().unwrap();
+        assert_eq!(response(&pool, &refused).status(), StatusCode::PAYLOAD_TOO_LARGE);
+        let exhausted = Status::resource_exhausted("");
+        assert_eq!(response(&pool, &exhausted).status(), StatusCode::TOO_MANY_REQUESTS);
+    }
 }

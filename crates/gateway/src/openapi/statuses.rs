@@ -77,7 +77,7 @@ const FAILURES: [Failure; 13] = [
     failure("412", "PreconditionFailed", "The record has another etag.", |route| {
         etag::has(&route.call.input()) && route.method != Method::GET
     }),
-    failure("413", "ContentTooLarge", "The body is too large.", has_body),
+    failure("413", "ContentTooLarge", "The body, or what it takes in memory, is too large.", has_body),
     failure("415", "UnsupportedMediaType", "The body is not declared as JSON.", has_body),
     failure("429", "TooManyRequests", "A limit or a budget is reached.", |route| is_one_of(LIMITED, route)),
     failure("500", "InternalServerError", "The control plane has failed, or cannot read a record.", always),
