@@ -124,6 +124,35 @@ fn memory_grows_with_elements_and_not_with_texts() {
 }
 
 #[test]
+fn objects_are_estimated_closely_from_above() {
+    let estimate = |inputs| {
+        let spec = Some(v1::WorkflowSpec { inputs: Some(inputs), ..Default::default() });
+        let workflow = Some(v1::Workflow { spec, ..Default::default() });
+        let request = v1::CreateWorkflowRequest { workflow, ..Default::default() };
+        memory("/rota.v1.WorkflowService/CreateWorkflow", &request)
+    };
+    let number = || Value { kind: Some(value::Kind::NumberValue(1.0)) };
+    // A bucket has a byte for its state.
+    let bucket = size_of::<(String, Value)>() + 1;
+    let one = Struct { fields: [("x".to_owned(), number())].into() };
+    let list = ListValue { values: vec![Value { kind: Some(value::Kind::StructValue(one)) }; 1000] };
+    let list = Value { kind: Some(value::Kind::ListValue(list)) };
+    let found = estimate(Struct { fields: [("list".to_owned(), list)].into() });
+    let used = 1000 * (4 * bucket + size_of::<Value>());
+    assert!((used..2 * used).contains(&found), "{found} for {used} bytes");
+    // The table of one with many fields is moved to a larger one, again and again.
+    let mut fields = HashMap::new();
+    for count in 1..=300 {
+        let before = fields.capacity();
+        fields.insert(count.to_string(), number());
+        let moved = if fields.capacity() == before { 0 } else { before };
+        let used = (fields.capacity() + moved) * bucket * 8 / 7;
+        let found = estimate(Struct { fields: fields.clone() });
+        assert!(found >= used, "{found} for {used} bytes of {count} fields");
+    }
+}
+
+#[test]
 fn largest_workflow_takes_less_than_calls_may() {
     let text = || "x".repeat(40);
     let map = || [(text(), text()), ("y".repeat(40), text())].into();
