@@ -54,6 +54,10 @@ impl Bound {
         let workers = WorkerServiceServer::new(services.workers)
             .max_decoding_message_size(sessions::MAX_MESSAGE)
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
+        let agents =
+            AgentServiceServer::new(services.agents).max_decoding_message_size(sessions::MAX_ADMIN_REQUEST);
+        let admin =
+            AdminServiceServer::new(services.admin).max_decoding_message_size(sessions::MAX_ADMIN_REQUEST);
         let artifacts = ArtifactServiceServer::new(services.artifacts)
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
@@ -78,8 +82,8 @@ impl Bound {
         routes
             .add_service(tasks)
             .add_service(workflows)
-            .add_service(AgentServiceServer::new(services.agents))
-            .add_service(AdminServiceServer::new(services.admin))
+            .add_service(agents)
+            .add_service(admin)
             .add_service(artifacts)
             .add_service(schedules)
             .add_service(templates)

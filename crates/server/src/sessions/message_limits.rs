@@ -12,6 +12,8 @@ use http_body::Frame;
 use parking_lot::Mutex;
 use rota_proto::framing::{self, Header, PREFIX};
 use rota_proto::limits::MESSAGE_ELEMENTS;
+use rota_proto::v1::{admin_service_server, agent_service_server};
+use rota_proto::worker::v1::worker_service_server;
 use tokio::time::{Sleep, sleep};
 use tonic::Status;
 use tonic::body::Body;
@@ -28,6 +30,8 @@ pub(crate) const MAX_MESSAGE: usize = 2 << 20;
 const MAX_FIRST_ELEMENTS: usize = 8 << 10;
 /// Body of a call that requires no token, of gRPC and of HTTP.
 pub(crate) const MAX_ANONYMOUS: usize = 4 << 10;
+/// Message of a call of `AgentService` or `AdminService`.
+pub(crate) const MAX_ADMIN_REQUEST: usize = 4 << 20;
 /// Message of any other call: a prompt of 1 MiB with room to spare.
 pub(crate) const MAX_REQUEST: usize = 8 << 20;
 /// Memory of a decoded message besides its texts and bytes, by estimate: eight times the largest one. A workflow of 10,000 steps has less.
@@ -60,7 +64,7 @@ pub(crate) fn limit(mut request: http::Request<Body>) -> http::Request<Body> {
         Some(input) if path == SESSION => Limits::session(input),
         // A stream of parts of contents, which are limited by their bytes alone.
         Some(input) if input.is_stream && input.is_flat() => return request,
-        Some(input) => Limits::call(input),
+        Some(input) => Limits::call(input, max_request(path)),
         None => return request,
     };
     let time = (!input.is_some_and(|input| input.is_stream)).then_some(MESSAGE_TIMEOUT);
@@ -69,6 +73,15 @@ pub(crate) fn limit(mut request: http::Request<Body>) -> http::Request<Body> {
         request.extensions_mut().insert(sizes.clone());
     }
     request.map(|body| Body::new(LimitedBody { sizes, time, ..LimitedBody::new(body, limits) }))
+}
+
+/// Returns the bytes that the service of a call decodes at most.
+fn max_request(path: &str) -> usize {
+    match path.split('/').nth(1).unwrap_or_default() {
+        worker_service_server::SERVICE_NAME => MAX_MESSAGE,
+        agent_service_server::SERVICE_NAME | admin_service_server::SERVICE_NAME => MAX_ADMIN_REQUEST,
+        _ => MAX_REQUEST,
+    }
 }
 
 /// What of a message is limited besides its bytes.
@@ -106,8 +119,8 @@ impl Limits {
         }
     }
 
-    fn call(input: Input) -> Self {
-        let each = Limit { bytes: MAX_REQUEST, check: Check::Memory(input) };
+    fn call(input: Input, bytes: usize) -> Self {
+        let each = Limit { bytes, check: Check::Memory(input) };
         Self { first: each, later: each }
     }
 }
@@ -119,7 +132,7 @@ impl Limit {
         }
         let text = format!("a message has {length} bytes; at most {} are accepted", self.bytes);
         Err(match self.check {
-            // As the decoder does, whose limits are smaller for some services.
+            // As the decoder does.
             Check::Memory(_) => Status::out_of_range(text),
             Check::Nothing | Check::Elements(..) => error("MESSAGE_TOO_LARGE", text),
         })

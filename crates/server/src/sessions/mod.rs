@@ -34,7 +34,7 @@ pub(crate) use branches::is_own_branch;
 pub(crate) use deps::SessionDeps;
 pub(crate) use heartbeats::Heartbeats;
 pub(crate) use identity::{check_serves, limit_to_announced};
-pub(crate) use message_limits::{MAX_ANONYMOUS, MAX_MESSAGE, MAX_REQUEST, limit};
+pub(crate) use message_limits::{MAX_ADMIN_REQUEST, MAX_ANONYMOUS, MAX_MESSAGE, MAX_REQUEST, limit};
 pub(crate) use service::Service;
 pub(crate) use worker_loss::{expire_session, expire_session_after};
 

@@ -109,6 +109,16 @@ async fn small_elements_of_calls_are_refused() {
 async fn large_and_malformed_calls_are_refused() {
     let header = Body::new(Full::new(prefix((MAX_REQUEST + 1) as u32)));
     assert_eq!(read(BATCH, header).await.unwrap_err().code(), tonic::Code::OutOfRange);
+    // Services that take less buffer no more than they take.
+    for (path, most) in [
+        ("/rota.worker.v1.WorkerService/KeepArtifacts", MAX_MESSAGE),
+        ("/rota.v1.AgentService/UpdateAgent", MAX_ADMIN_REQUEST),
+        ("/rota.v1.AdminService/SetLogFilter", MAX_ADMIN_REQUEST),
+    ] {
+        let header = Body::new(Full::new(prefix((most + 1) as u32)));
+        let refused = read(path, header).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::OutOfRange, "{path}: {refused}");
+    }
     // A group, which the decoder would skip with all that is in it.
     let group = [&[0x0b_u8, 0x0c][..], &[0].repeat(UNCHECKED)].concat();
     assert_eq!(read(BATCH, body(&group)).await.unwrap_err().code(), tonic::Code::InvalidArgument);
