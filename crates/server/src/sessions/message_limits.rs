@@ -199,7 +199,10 @@ impl LimitedBody {
         let mut checked = 0;
         loop {
             let rest = bytes.get(checked..).unwrap_or_default();
-            let Some(Header { length, .. }) = framing::header(rest) else { return Ok(checked) };
+            let Some(Header { compressed, length }) = framing::header(rest) else { return Ok(checked) };
+            if compressed {
+                return Err(Status::unimplemented("compressed messages are not supported"));
+            }
             let limit = if self.first { self.limits.first } else { self.limits.later };
             limit.check_bytes(length)?;
             let Some(message) = rest.get(PREFIX..PREFIX + length) else { return Ok(checked) };

@@ -109,6 +109,9 @@ async fn small_elements_of_calls_are_refused() {
 async fn large_and_malformed_calls_are_refused() {
     let header = Body::new(Full::new(prefix((MAX_REQUEST + 1) as u32)));
     assert_eq!(read(BATCH, header).await.unwrap_err().code(), tonic::Code::OutOfRange);
+    // Its elements cannot be counted.
+    let compressed = Body::new(Full::new(Bytes::from_static(&[1, 0, 0, 0, 1, 0])));
+    assert_eq!(read(BATCH, compressed).await.unwrap_err().code(), tonic::Code::Unimplemented);
     // Services that take less buffer no more than they take.
     for (path, most) in [
         ("/rota.worker.v1.WorkerService/KeepArtifacts", MAX_MESSAGE),
