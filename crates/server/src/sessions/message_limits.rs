@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
 use parking_lot::Mutex;
+use rota_gateway::HttpMethod;
 use rota_proto::framing::{self, Header, PREFIX};
 use rota_proto::limits::MESSAGE_ELEMENTS;
 use rota_proto::v1::{admin_service_server, agent_service_server};
 use rota_proto::worker::v1::worker_service_server;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
 
@@ -38,8 +39,10 @@ pub(crate) const MAX_REQUEST: usize = 8 << 20;
 const MAX_DECODED: usize = 8 * MAX_REQUEST;
 /// Messages with fewer bytes are decoded as they are: 2,048 of the largest elements are less than [`MAX_DECODED`].
 const UNCHECKED: usize = 4 << 10;
-/// Time to receive the only message of a call.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time to receive the next part of the only message of a call.
+const PART_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time to receive all of it. Without a token, it is that of a part.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Memory of an element besides its content: the largest one is an event.
 const ELEMENT_BYTES: usize = 256;
 
@@ -67,7 +70,10 @@ pub(crate) fn limit(mut request: http::Request<Body>) -> http::Request<Body> {
         Some(input) => Limits::call(input, max_request(path)),
         None => return request,
     };
-    let time = (!input.is_some_and(|input| input.is_stream)).then_some(MESSAGE_TIMEOUT);
+    // A body over HTTP has its time from the gateway, which converts it then.
+    let is_timed =
+        !input.is_some_and(|input| input.is_stream) && request.extensions().get::<HttpMethod>().is_none();
+    let time = is_timed.then_some(if is_anonymous { PART_TIMEOUT } else { MESSAGE_TIMEOUT });
     let sizes = Sizes::default();
     if matches!(limits.first.check, Check::Elements(..)) {
         request.extensions_mut().insert(sizes.clone());
@@ -178,6 +184,8 @@ struct LimitedBody {
     sizes: Sizes,
     /// Time until all of it must have arrived. It begins when something is awaited.
     time: Option<Duration>,
+    deadline: Option<Instant>,
+    /// Ends the wait for the next part of it.
     timer: Option<Pin<Box<Sleep>>>,
     first: bool,
     ended: bool,
@@ -186,12 +194,24 @@ struct LimitedBody {
 impl LimitedBody {
     fn new(inner: Body, limits: Limits) -> Self {
         let (partial, sizes) = (BytesMut::new(), Sizes::default());
-        Self { inner, partial, limits, sizes, time: None, timer: None, first: true, ended: false }
+        Self {
+            inner,
+            partial,
+            limits,
+            sizes,
+            time: None,
+            deadline: None,
+            timer: None,
+            first: true,
+            ended: false,
+        }
     }
 
     fn is_late(&mut self, context: &mut Context<'_>) -> bool {
         let Some(time) = self.time else { return false };
-        self.timer.get_or_insert_with(|| Box::pin(sleep(time))).as_mut().poll(context).is_ready()
+        let now = Instant::now();
+        let until = (*self.deadline.get_or_insert(now + time)).min(now + PART_TIMEOUT);
+        self.timer.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(context).is_ready()
     }
 
     /// Returns the length of the complete messages at the beginning of `bytes`.
@@ -270,6 +290,9 @@ impl http_body::Body for LimitedBody {
                     return Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))));
                 }
             };
+            if !data.is_empty() {
+                self.timer = None;
+            }
             match self.accept(data) {
                 Ok(messages) if messages.is_empty() => {}
                 Ok(messages) => return Poll::Ready(Some(Ok(Frame::data(messages)))),

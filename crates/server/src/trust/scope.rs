@@ -16,8 +16,8 @@ use tonic::body::Body;
 use super::people::{Namespaces, PersonCall};
 use crate::wire::status;
 
-/// Time to receive the first message of a call.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time to receive the first message of a call, as long as others have for their only one.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Calls about the caller alone.
 const OWN: &[&str] = &[
     "/rota.v1.AdminService/IssueSignInCode",

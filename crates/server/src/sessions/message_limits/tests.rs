@@ -144,6 +144,35 @@ async fn calls_arrive_as_they_were_sent() {
     }
 }
 
+/// Returns a body that has a part of a message whenever this time has passed.
+fn slow(message: &[u8], parts: usize, each: Duration) -> Body {
+    let parts: Vec<_> = message.chunks(message.len().div_ceil(parts)).map(Bytes::copy_from_slice).collect();
+    let parts = stream::iter(parts).then(move |part| async move {
+        tokio::time::sleep(each).await;
+        Ok::<_, Status>(Frame::data(part))
+    });
+    Body::new(StreamBody::new(parts))
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_bodies_arrive_while_they_move() {
+    let sent = framing::encode(&CreateTaskRequest { parent: "x".repeat(100), ..Default::default() });
+    let each = Duration::from_secs(50);
+    assert!(read(BATCH, slow(&sent, 5, each)).await.unwrap() == sent);
+    for (path, parts, each) in [
+        (BATCH, 7, each),
+        (BATCH, 2, Duration::from_secs(61)),
+        ("/rota.v1.AdminService/RedeemSignInCode", 2, each),
+    ] {
+        let refused = read(path, slow(&sent, parts, each)).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::DeadlineExceeded, "{path}: {parts} parts: {refused}");
+    }
+    // The gateway limits what it converts itself.
+    let converted = http::Request::builder().uri(BATCH).extension(HttpMethod(http::Method::POST));
+    let converted = limit(converted.body(slow(&sent, 1, 2 * PART_TIMEOUT)).unwrap());
+    assert!(converted.into_body().collect().await.unwrap().to_bytes() == sent);
+}
+
 /// A message that arrives is not enough: the call has ended only with its body.
 #[tokio::test(start_paused = true)]
 async fn bodies_of_single_messages_end_in_time() {
