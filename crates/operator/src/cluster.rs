@@ -38,20 +38,21 @@ pub(crate) fn labels(component: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Deletes the object with this UID, not a newer one of the same name. A missing object is no error.
+/// Deletes the object with this UID, not a newer one of the same name. Returns whether it was there.
 pub(crate) async fn delete<K>(
     objects: &Api<K>,
     name: &str,
     uid: &str,
     params: DeleteParams,
-) -> Result<(), kube::Error>
+) -> Result<bool, kube::Error>
 where
     K: Clone + Debug + DeserializeOwned,
 {
     let params = params.preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
     match objects.delete(name, &params).await {
-        Err(error) if !is_deleted(&error) => Err(error),
-        _ => Ok(()),
+        Ok(_) => Ok(true),
+        Err(error) if is_deleted(&error) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -65,6 +65,11 @@ impl WorkerPods {
         self.awaited.lock().contains(uid)
     }
 
+    /// Awaits a pod no longer.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.awaited.lock().remove(uid);
+    }
+
     /// Returns the pods of an agent.
     pub(crate) fn of(&self, namespace: &str, agent: &str) -> Vec<Arc<Pod>> {
         let by_agent = self.by_agent.lock();

@@ -24,7 +24,7 @@ pub(crate) async fn release(client: &Client, pod: &Pod) -> Result<(), kube::Erro
     }
     let pods: Api<Pod> = Api::namespaced(client.clone(), &name);
     let without_grace = DeleteParams::default().grace_period(0);
-    cluster::delete(&pods, &pod.name_any(), &pod.uid().unwrap_or_default(), without_grace).await
+    cluster::delete(&pods, &pod.name_any(), &pod.uid().unwrap_or_default(), without_grace).await.map(drop)
 }
 
 #[cfg(test)]

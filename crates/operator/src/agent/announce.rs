@@ -26,7 +26,7 @@ impl Agents {
             match apply::record_creation(&self.context, &namespace, &creation).await {
                 Ok(true) => state.creations.recorded(&creation.uid),
                 // The watch may have delivered its whole life before its creation was answered.
-                Ok(false) => state.creations.forget(&creation.uid),
+                Ok(false) => self.forget_pod(state, &creation.uid),
                 Err(error) => recorded = Err(error),
             }
         }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::Status;
 use rota_client::Code;
 use rota_core::text::prefix;
@@ -89,9 +89,18 @@ pub(super) async fn record_creation(
     });
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     match pods.patch_status(&creation.name, &params, &Patch::Strategic(&patch)).await {
+        Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
-        Err(error) if !cluster::is_deleted(&error) => Err(error.into()),
-        _ => Ok(true),
+        // A newer pod has its name, or another client has written it at the same time.
+        Err(error) if cluster::is_deleted(&error) => {
+            let named = ListParams::default().fields(&format!("metadata.name={}", creation.name));
+            let found = pods.list_metadata(&named).await?;
+            match found.items.iter().any(|pod| pod.metadata.uid.as_ref() == Some(&creation.uid)) {
+                true => Err(error.into()),
+                false => Ok(false),
+            }
+        }
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -135,13 +144,13 @@ pub(super) async fn report_death(
     }
 }
 
-/// Deletes this pod, not a newer one of the same name. Without a grace period, it has its own.
+/// Deletes this pod, not a newer one of the same name. Without a grace period, it has its own. Returns whether it was there.
 pub(super) async fn delete_pod(
     context: &Context,
     namespace: &str,
     pod: &WorkerPod,
     grace_seconds: Option<u32>,
-) -> Result<(), ReconcileError> {
+) -> Result<bool, ReconcileError> {
     let pods: Api<Pod> = Api::namespaced(context.kube.clone(), namespace);
     let params = DeleteParams { grace_period_seconds: grace_seconds, ..DeleteParams::default() };
     Ok(cluster::delete(&pods, &pod.name, &pod.uid, params).await?)

@@ -306,12 +306,12 @@ impl Agents {
     ) -> Result<(), ReconcileError> {
         let namespace = agent.namespace().unwrap_or_default();
         for pod in pods.iter().filter(|pod| plan.delete.contains(&pod.name)) {
-            apply::delete_pod(&self.context, &namespace, pod, Some(SIDECAR_GRACE_SECONDS)).await?;
+            self.delete_pod(&namespace, state, pod, Some(SIDECAR_GRACE_SECONDS)).await?;
         }
         for pod in pods.iter().filter(|pod| plan.abandon.contains(&pod.name)) {
             // One that may run tasks has the time of its agent to finish them, should its connection come back.
             let grace = (!state.history.may_run_tasks(pod)).then_some(ABANDON_GRACE_SECONDS);
-            apply::delete_pod(&self.context, &namespace, pod, grace).await?;
+            self.delete_pod(&namespace, state, pod, grace).await?;
         }
         for worker in &plan.drain_idle {
             apply::drain(&self.context, name, worker, true).await?;
@@ -320,6 +320,28 @@ impl Agents {
             apply::drain(&self.context, name, worker, false).await?;
         }
         self.start_workers(agent, state, pods, plan, hash).await
+    }
+
+    /// Deletes a pod, and forgets one that is gone without having been delivered.
+    async fn delete_pod(
+        &self,
+        namespace: &str,
+        state: &mut AgentState,
+        pod: &WorkerPod,
+        grace_seconds: Option<u32>,
+    ) -> Result<(), ReconcileError> {
+        let is_awaited = self.pods.iter().any(|pods| pods.awaits(&pod.uid));
+        let was_there = apply::delete_pod(&self.context, namespace, pod, grace_seconds).await?;
+        if is_awaited && !was_there {
+            self.forget_pod(state, &pod.uid);
+        }
+        Ok(())
+    }
+
+    /// Forgets a pod that is gone. A list that was read in between lacks it, and the watch after that does not name it.
+    fn forget_pod(&self, state: &mut AgentState, uid: &str) {
+        state.creations.forget(uid);
+        self.pods.iter().for_each(|pods| pods.forget(uid));
     }
 
     /// Returns the resource of a task, if it has one that has not ended: another task may have the id of one that was refused.

@@ -18,6 +18,10 @@ impl Awaited {
         self.pods.insert(uid.to_owned(), self.lists_begun);
     }
 
+    pub(super) fn remove(&mut self, uid: &str) {
+        self.pods.remove(uid);
+    }
+
     pub(super) fn contains(&self, uid: &str) -> bool {
         self.pods.contains_key(uid)
     }
@@ -26,10 +30,11 @@ impl Awaited {
     pub(super) fn observe(&mut self, change: &Event<Pod>) {
         match change {
             Event::Apply(pod) | Event::Delete(pod) => {
-                self.pods.remove(pod.metadata.uid.as_deref().unwrap_or_default());
+                self.remove(pod.metadata.uid.as_deref().unwrap_or_default());
             }
             Event::Init => self.lists_begun += 1,
-            // A list that began later and lacks the pod shows that it was deleted. One that had begun before may lack it.
+            // A list that began later and lacks the pod shows that it was deleted. One that had begun before may lack it: if it was deleted
+            // before that list was read, only an attempt to delete it shows so.
             Event::InitDone => self.pods.retain(|_, lists_begun| *lists_begun == self.lists_begun),
             // The store has it once the list is complete.
             Event::InitApply(_) => {}

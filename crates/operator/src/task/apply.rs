@@ -62,5 +62,6 @@ pub(super) async fn write_status(
 pub(super) async fn delete(context: &Context, task: &Task) -> Result<(), ReconcileError> {
     let tasks: Api<Task> = Api::namespaced(context.kube.clone(), &task.namespace().unwrap_or_default());
     let uid = task.uid().unwrap_or_default();
-    Ok(cluster::delete(&tasks, &task.name_any(), &uid, DeleteParams::default()).await?)
+    cluster::delete(&tasks, &task.name_any(), &uid, DeleteParams::default()).await?;
+    Ok(())
 }

@@ -173,7 +173,8 @@ pub(super) async fn delete(context: &Context, workflow: &Workflow) -> Result<(),
     let namespace = workflow.namespace().unwrap_or_default();
     let workflows: Api<Workflow> = Api::namespaced(context.kube.clone(), &namespace);
     let uid = workflow.uid().unwrap_or_default();
-    Ok(cluster::delete(&workflows, &workflow.name_any(), &uid, DeleteParams::default()).await?)
+    cluster::delete(&workflows, &workflow.name_any(), &uid, DeleteParams::default()).await?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -34,8 +34,8 @@ struct ApiServer {
     silent: Notify,
     /// Whether another user deletes each pod immediately.
     deletes: bool,
-    /// Whether the creation of pods cannot be recorded.
-    refuses_records: Mutex<bool>,
+    /// With which status the creation of pods cannot be recorded.
+    refuses_records: Mutex<Option<StatusCode>>,
 }
 
 impl ApiServer {
@@ -47,6 +47,8 @@ impl ApiServer {
                 match method {
                     Method::POST => (StatusCode::CREATED, server.create(sent).await),
                     Method::PATCH => server.record(&path, &sent),
+                    Method::GET => (StatusCode::OK, server.list()),
+                    Method::DELETE => server.delete(&path),
                     method => panic!("{method} {path}"),
                 }
             }
@@ -69,22 +71,33 @@ impl ApiServer {
     }
 
     fn record(&self, path: &str, patch: &Value) -> (StatusCode, Value) {
-        if *self.refuses_records.lock() {
-            let status = json!({ "kind": "Status", "status": "Failure", "message": "no", "code": 500 });
-            return (StatusCode::INTERNAL_SERVER_ERROR, status);
+        if let Some(code) = *self.refuses_records.lock() {
+            return failure(code);
         }
         let mut pods = self.pods.lock();
         let named = |pod: &&mut Value| {
             let name = pod["metadata"]["name"].as_str().unwrap();
             path.ends_with(&format!("/namespaces/team/pods/{name}/status"))
         };
-        let Some(pod) = pods.iter_mut().find(named) else {
-            let status = json!({ "kind": "Status", "status": "Failure", "message": "no", "code": 404 });
-            return (StatusCode::NOT_FOUND, status);
-        };
+        let Some(pod) = pods.iter_mut().find(named) else { return failure(StatusCode::NOT_FOUND) };
         assert_eq!(pod["metadata"]["uid"], patch["metadata"]["uid"]);
         pod["status"] = patch["status"].clone();
         (StatusCode::OK, pod.clone())
+    }
+
+    fn list(&self) -> Value {
+        let items = self.pods.lock().clone();
+        json!({ "apiVersion": "v1", "kind": "PodList", "metadata": {}, "items": items })
+    }
+
+    fn delete(&self, path: &str) -> (StatusCode, Value) {
+        let mut pods = self.pods.lock();
+        let named =
+            |pod: &Value| path.ends_with(&format!("/pods/{}", pod["metadata"]["name"].as_str().unwrap()));
+        match pods.iter().position(named) {
+            Some(index) => (StatusCode::OK, pods.remove(index)),
+            None => failure(StatusCode::NOT_FOUND),
+        }
     }
 
     /// Returns the reconciler of an operator that has just been started.
@@ -114,6 +127,11 @@ impl ApiServer {
         let (demand, now) = (DemandSnapshot::default(), Timestamp::UNIX_EPOCH);
         dereference::by_origin(dereference::worker_pods(&agent(), &[pods], &demand, known, now))
     }
+}
+
+fn failure(code: StatusCode) -> (StatusCode, Value) {
+    let status = json!({ "kind": "Status", "status": "Failure", "message": "no", "code": code.as_u16() });
+    (code, status)
 }
 
 fn agent() -> Agent {
@@ -150,20 +168,26 @@ async fn operator_that_ends_repeats_no_creation() {
 
 #[tokio::test(start_paused = true)]
 async fn no_pod_is_created_while_the_last_is_not_recorded() {
-    let server = Arc::new(ApiServer { answers: 9, ..ApiServer::default() });
-    let (operator, mut state, mut pods) = (server.operator(), AgentState::default(), Vec::new());
-    *server.refuses_records.lock() = true;
-    let (agent, all) = (agent(), plan(&pods));
-    assert!(operator.start_workers(&agent, &mut state, &mut pods, &all, HASH).await.is_err());
-    assert_eq!((server.pods.lock().len(), pods.len()), (1, 1));
-    assert_eq!(announced(&state, &server.observe(&operator, &state).0).len(), 0);
-    // For an operator that ends now, the only one that it replaces.
-    let unknown = server.observe(&server.operator(), &AgentState::default()).1;
-    let ends = unknown.iter().map(|pod| unrecorded_end(pod, &state.history));
-    assert_eq!(ends.collect::<Vec<_>>(), [UnrecordedEnd::Delete]);
-    *server.refuses_records.lock() = false;
-    operator.record_creations(&agent, &mut state).await.unwrap();
-    assert_eq!(announced(&state, &server.observe(&operator, &state).0).len(), 1);
+    // Another client may have written the pod at the same time.
+    for refused in [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::CONFLICT] {
+        let server = Arc::new(ApiServer { answers: 9, ..ApiServer::default() });
+        let (operator, mut state, mut pods) = (server.operator(), AgentState::default(), Vec::new());
+        *server.refuses_records.lock() = Some(refused);
+        let (agent, all) = (agent(), plan(&pods));
+        assert!(
+            operator.start_workers(&agent, &mut state, &mut pods, &all, HASH).await.is_err(),
+            "{refused}"
+        );
+        assert_eq!((server.pods.lock().len(), pods.len()), (1, 1));
+        assert_eq!(announced(&state, &server.observe(&operator, &state).0).len(), 0);
+        // For an operator that ends now, the only one that it replaces.
+        let unknown = server.observe(&server.operator(), &AgentState::default()).1;
+        let ends = unknown.iter().map(|pod| unrecorded_end(pod, &state.history));
+        assert_eq!(ends.collect::<Vec<_>>(), [UnrecordedEnd::Delete]);
+        *server.refuses_records.lock() = None;
+        operator.record_creations(&agent, &mut state).await.unwrap();
+        assert_eq!(announced(&state, &server.observe(&operator, &state).0).len(), 1);
+    }
 }
 
 /// Looks at the pods as a reconciliation does. Returns those of the operator, with the hash of the agent's template.
@@ -214,12 +238,39 @@ async fn created_pods_count_while_watch_is_silent() {
 
 #[tokio::test(start_paused = true)]
 async fn pod_deleted_before_its_record_is_forgotten() {
-    let server = Arc::new(ApiServer { answers: 9, deletes: true, ..ApiServer::default() });
-    let (operator, _, _) = server.watching_operator();
+    for refused in [None, Some(StatusCode::CONFLICT)] {
+        let refuses_records = Mutex::new(refused);
+        let server =
+            Arc::new(ApiServer { answers: 9, deletes: true, refuses_records, ..ApiServer::default() });
+        let (operator, watched, _) = server.watching_operator();
+        let (agent, mut state) = (agent(), AgentState::default());
+        let one = Plan { start: 1, ..Plan::default() };
+        operator.start_workers(&agent, &mut state, &mut Vec::new(), &one, HASH).await.unwrap();
+        assert_eq!(observe(&operator, &mut state), [], "{refused:?}");
+        assert!(!watched.awaits("uid-0"));
+    }
+}
+
+/// Its deletion is before the list, which was asked for before its creation: nothing else names it.
+#[tokio::test(start_paused = true)]
+async fn undelivered_pod_without_an_end_is_forgotten() {
+    let server = Arc::new(ApiServer { answers: 9, ..ApiServer::default() });
+    let (operator, watched, mut writer) = server.watching_operator();
     let (agent, mut state) = (agent(), AgentState::default());
+    watched.follow(&mut writer, &Event::Init);
     let one = Plan { start: 1, ..Plan::default() };
     operator.start_workers(&agent, &mut state, &mut Vec::new(), &one, HASH).await.unwrap();
+    let abandoned = || Plan { abandon: vec!["coder-0".into()], ..Plan::default() };
+    // One that is there is awaited while it ends.
+    let mut own = observe(&operator, &mut state);
+    operator.execute(&agent, "coder", &mut state, &mut own, &abandoned(), HASH).await.unwrap();
+    assert_eq!((server.pods.lock().len(), observe(&operator, &mut state).len()), (0, 1));
+    watched.follow(&mut writer, &Event::InitDone);
+    let mut own = observe(&operator, &mut state);
+    assert_eq!(own.len(), 1, "the list may be older than the pod");
+    operator.execute(&agent, "coder", &mut state, &mut own, &abandoned(), HASH).await.unwrap();
     assert_eq!(observe(&operator, &mut state), []);
+    assert!(!watched.awaits("uid-0"));
 }
 
 /// A caller of the API can name the resource of a task that was refused, or one that is refused in a moment.
