@@ -1,5 +1,6 @@
 //! Wiring of the operator: leader election, startup order, background tasks, graceful shutdown.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use kube::{Client, ResourceExt};
 use rota_crds::resource::{Agent, Schedule, Task, Workflow, WorkflowTemplate};
 use rota_telemetry::{OnExit, spawn};
 use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +34,8 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 const CRD_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time between two waits for those that are not needed by all.
 const CRD_RETRY_INTERVAL: Duration = Duration::from_secs(10);
+/// Time to wait for first lists after which the wait is logged.
+const LONG_WAIT: Duration = Duration::from_secs(30);
 /// Silence after which a call to the cluster is abandoned. Longer than a watch may be silent.
 const KUBE_READ_TIMEOUT: Duration = Duration::from_secs(295);
 
@@ -118,7 +122,7 @@ async fn operate(
         }
         () = shutdown.cancelled() => {
             tracing::info!("shutting down, finishing reconciliations");
-            match tokio::time::timeout(SHUTDOWN_GRACE, parts).await {
+            match timeout(SHUTDOWN_GRACE, parts).await {
                 Ok(ended) => ended.map(drop),
                 Err(_) => Ok(()),
             }
@@ -150,6 +154,7 @@ fn start(
     let agents = scoped::<Agent>(context, &scopes);
     let task_stores = stores(&tasks);
     let synced_tasks = synced(&tasks);
+    let listed_tasks: Vec<_> = tasks.iter().map(|scope| scope.source.synced.clone()).collect();
     let synced_agents = synced(&agents);
     let agent_stores: Vec<_> = agents.iter().map(|scope| scope.source.store.clone()).collect();
     let agent_triggers: Vec<_> = agents.iter().map(|scope| scope.trigger.clone()).collect();
@@ -169,13 +174,15 @@ fn start(
         let run = controller::run("task", source, reconciler, triggers, context.clone(), stop.clone());
         start("tasks", run.map(Ok).boxed());
     }
-    for Scoped { source, triggers, .. } in agents {
+    // The pods and tasks of an agent are in its namespace: a scope does not wait for the others.
+    let lists = pod_stores.iter().zip(listed_tasks).map(|(pods, tasks)| [pods.synced.clone(), tasks]);
+    for ((Scoped { source, triggers, .. }, lists), scope) in agents.into_iter().zip(lists).zip(scopes.clone())
+    {
         let (reconciler, context, stop) = (Arc::clone(&agent_parts.agents), context.clone(), stop.clone());
-        let synced_pods: Synced = pod_stores.iter().map(|pods| pods.synced.clone()).collect();
-        let synced_tasks = synced_tasks.clone();
+        let lists: Synced = lists.into_iter().collect();
         let run = async move {
             // Before the pods are known, every pool would look empty, and before the tasks are, none would seem to have a resource.
-            if synced_pods.wait(&stop).await && synced_tasks.wait(&stop).await {
+            if wait_for_lists(&lists, scope.as_deref(), &stop).await {
                 let triggers = ReceiverStream::new(triggers);
                 controller::run("agent", source, reconciler, triggers, context, stop).await;
             }
@@ -238,6 +245,19 @@ fn start_stored<K: StoredKind>(
         }
     };
     start(K::SWEEP.0, sweep.boxed());
+}
+
+/// Waits for the first lists that the agents of a scope need. Returns false at a shutdown.
+async fn wait_for_lists(lists: &Synced, scope: Option<&str>, stop: &CancellationToken) -> bool {
+    let mut wait = pin!(lists.wait(stop));
+    match timeout(LONG_WAIT, &mut wait).await {
+        Ok(arrived) => arrived,
+        Err(_) => {
+            let namespace = scope.unwrap_or("all namespaces");
+            tracing::warn!(namespace, "agents wait for the first lists of pods and tasks");
+            wait.await
+        }
+    }
 }
 
 /// Returns the scopes to watch: the configured namespaces, or one for the whole cluster.

@@ -46,3 +46,41 @@ async fn agents_wait_for_pods_and_tasks() {
     stop.cancel();
     drop(parts);
 }
+
+/// A namespace whose lists do not come, as one without permission, keeps no other one.
+#[tokio::test(start_paused = true)]
+async fn agents_of_a_namespace_wait_for_no_other() {
+    let (lists, asked) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Notify::new()));
+    let asks = Arc::clone(&asked);
+    let kube = api_server(move |_, path, _| {
+        let (lists, asks) = (Arc::clone(&lists), Arc::clone(&asks));
+        async move {
+            let is_watch = lists.lock().contains(&path);
+            if is_watch {
+                pending::<()>().await;
+            }
+            lists.lock().push(path.clone());
+            let kind = match path.as_str() {
+                "/api/v1/namespaces/one/pods" => "Pod",
+                "/apis/rota.dev/v1alpha1/namespaces/one/tasks" => "Task",
+                "/apis/rota.dev/v1alpha1/namespaces/one/agents" => {
+                    asks.notify_one();
+                    "Agent"
+                }
+                _ => pending().await,
+            };
+            let list =
+                json!({ "kind": format!("{kind}List"), "metadata": { "resourceVersion": "1" }, "items": [] });
+            (StatusCode::OK, list)
+        }
+    });
+    let mut context = context(kube);
+    let namespaces = ["one", "two"].map(str::to_owned).into();
+    Arc::get_mut(&mut context.options).expect("it is shared").watch_namespaces = namespaces;
+    let (renewed, _authority) = watch::channel(String::new());
+    let stop = CancellationToken::new();
+    let parts = start(&context, CaFile::new("").unwrap(), renewed, &stop);
+    tokio::time::timeout(Duration::from_secs(600), asked.notified()).await.expect("no list of agents");
+    stop.cancel();
+    drop(parts);
+}
