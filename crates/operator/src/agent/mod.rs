@@ -322,7 +322,7 @@ impl Agents {
         self.start_workers(agent, state, pods, plan, hash).await
     }
 
-    /// Deletes a pod, and forgets one that is gone without having been delivered.
+    /// Deletes a pod, and forgets one that does not exist and was not delivered.
     async fn delete_pod(
         &self,
         namespace: &str,
@@ -338,7 +338,7 @@ impl Agents {
         Ok(())
     }
 
-    /// Forgets a pod that is gone. A list that was read in between lacks it, and the watch after that does not name it.
+    /// Forgets a pod that was deleted. A list that was read after that lacks it, and the watch from there on does not name it.
     fn forget_pod(&self, state: &mut AgentState, uid: &str) {
         state.creations.forget(uid);
         self.pods.iter().for_each(|pods| pods.forget(uid));
