@@ -17,7 +17,7 @@ use tonic::body::Body;
 use crate::request::{self, FIELDS_OF_HEADERS, HeaderField, Parameters};
 use crate::routes::{self, Found, Route};
 use crate::stream::Format;
-use crate::{Gateway, OPENAPI, PREFIX, SOCKET, Sockets, content, etag, response, socket, status};
+use crate::{Gateway, OPENAPI, PREFIX, SOCKET, Sockets, content, etag, large, response, socket, status};
 
 /// Time to receive the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -229,9 +229,9 @@ fn message(route: Route, parameters: Parameters, body: Body) -> Body {
             message.map(|message| Bytes::from(framing::encode(&message)))
         };
         let framed = match is_large {
-            true => tokio::task::spawn_blocking(convert)
+            true => large::in_turn(convert)
                 .await
-                .unwrap_or_else(|_| Err(Box::new(Status::internal("the conversion of the body failed")))),
+                .unwrap_or_else(|| Err(Box::new(Status::internal("the conversion of the body failed")))),
             false => convert(),
         };
         framed.map(Frame::data)

@@ -28,6 +28,7 @@
 mod call;
 mod content;
 mod etag;
+mod large;
 mod names;
 mod openapi;
 mod request;

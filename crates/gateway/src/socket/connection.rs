@@ -23,7 +23,7 @@ use super::caller::Caller;
 use super::message::{Incoming, Read, message, read};
 use super::subscription::{self, Sent};
 use crate::call::{Inner, LARGE};
-use crate::status;
+use crate::{large, status};
 
 /// Largest message of a client: that of a request over HTTP, and its frame.
 const MAX_MESSAGE: usize = 8 << 20;
@@ -161,8 +161,8 @@ async fn read_apart(text: Utf8Bytes) -> Read {
     if text.len() < LARGE {
         return read(&text);
     }
-    let failed = |_| Err((None, Box::new(Status::internal("the message could not be read"))));
-    tokio::task::spawn_blocking(move || read(&text)).await.unwrap_or_else(failed)
+    let failed = || Err((None, Box::new(Status::internal("the message could not be read"))));
+    large::in_turn(move || read(&text)).await.unwrap_or_else(failed)
 }
 
 fn end(code: CloseCode, why: &'static str) -> Option<End> {
