@@ -55,7 +55,7 @@ pub(super) async fn create_pod(
 ) -> Result<PodCreation, ReconcileError> {
     let pod = match input.pod() {
         Ok(pod) => pod,
-        Err(invalid) => return Ok(PodCreation::Rejected(StartFailure::new("InvalidSpec", invalid.0))),
+        Err(invalid) => return Ok(PodCreation::Rejected(StartFailure::invalid_spec(invalid.0))),
     };
     let pods: Api<Pod> = Api::namespaced(context.kube.clone(), &pod.namespace().unwrap_or_default());
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };

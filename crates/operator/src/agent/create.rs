@@ -41,7 +41,8 @@ impl Agents {
         Ok(())
     }
 
-    /// Creates and records the pod of a worker of the pool, or of a task. Returns whether the cluster has taken it.
+    /// Creates and records the pod of a worker of the pool, or of a task. Returns whether others may be started: not after the cluster
+    /// has refused one. A task's pod that cannot be built says nothing about others.
     async fn start_worker(
         &self,
         agent: &Agent,
@@ -61,8 +62,9 @@ impl Agents {
             PodCreation::Created(pod) => pod,
             PodCreation::Rejected(failure) => {
                 let start = task.map_or(Start::Shared(hash), Start::Isolated);
+                let may_go_on = task.is_some() && failure.is_of_its_spec();
                 state.start_failed(start, failure, Instant::now());
-                return Ok(false);
+                return Ok(may_go_on);
             }
         };
         let pod: Arc<Pod> = Arc::from(pod);

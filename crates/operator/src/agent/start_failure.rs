@@ -13,6 +13,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(120);
 /// Time after the end of its pause from which a failure is outdated: no start was wanted since.
 const EXPIRE_AFTER: Duration = Duration::from_secs(600);
 
+const INVALID_SPEC: &str = "InvalidSpec";
+
 /// Why workers of an agent do not start: its spec is invalid or rejected, or its pods are rejected or fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StartFailure {
@@ -24,6 +26,16 @@ pub(crate) struct StartFailure {
 impl StartFailure {
     pub(crate) fn new(reason: &str, message: impl Into<String>) -> Self {
         Self { reason: reason.to_owned(), message: message.into() }
+    }
+
+    /// Returns the failure of a pod that cannot be built from its specification.
+    pub(crate) fn invalid_spec(message: impl Into<String>) -> Self {
+        Self::new(INVALID_SPEC, message)
+    }
+
+    /// Whether the pod could not be built, which says nothing about other specifications.
+    pub(crate) fn is_of_its_spec(&self) -> bool {
+        self.reason == INVALID_SPEC
     }
 }
 

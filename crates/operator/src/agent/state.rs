@@ -92,8 +92,10 @@ impl AgentState {
         match start {
             Start::Shared(hash) => self.failures.failed(hash, failure, now),
             Start::Isolated(task) => {
+                if !failure.is_of_its_spec() {
+                    self.isolated_until = Some(now + ISOLATED_PAUSE);
+                }
                 self.isolated.entry(task.to_owned()).or_default().failed("", failure, now);
-                self.isolated_until = Some(now + ISOLATED_PAUSE);
             }
         }
     }
@@ -227,6 +229,13 @@ mod tests {
     async fn failing_task_does_not_stop_others() {
         let mut state = AgentState::default();
         let now = Instant::now();
+        let invalid = StartFailure::invalid_spec("a volume");
+        state.start_failed(Start::Isolated("invalid"), invalid, now);
+        assert_eq!(
+            state.isolated_start_delay("good", now),
+            Duration::ZERO,
+            "the cluster has refused nothing"
+        );
         (0..9).for_each(|_| state.start_failed(Start::Isolated("bad"), failure(), now));
         assert_eq!(state.start_delay("h", now), Duration::ZERO);
         assert_eq!(state.isolated_start_delay("good", now), ISOLATED_PAUSE);
