@@ -41,10 +41,10 @@ impl Drift {
         wall.since(self.wall).checked_sub(passed).filter(|ahead| *ahead >= MIN_JUMP)
     }
 
-    /// Returns by how much the store's clock was set back, if it was.
+    /// Returns by how much the store's clock was set back, if it was. That of a database runs an eighth slower after that.
     fn behind(&self, wall: Timestamp, monotonic: Instant) -> Option<Duration> {
         let passed = monotonic.saturating_duration_since(self.monotonic);
-        Some((self.wall + passed).since(wall)).filter(|behind| *behind >= MIN_JUMP)
+        Some((self.wall + passed).since(wall)).filter(|behind| *behind >= MIN_JUMP + passed / 8)
     }
 
     fn is_ahead(&self, wall: Timestamp, monotonic: Instant) -> bool {
