@@ -11,6 +11,8 @@ use crate::Backend;
 
 /// Least time from the begin of a batch until it is durable for which assignments are judged later.
 const SLOW_BATCH: Duration = Duration::from_secs(1);
+/// Most time that slow batches give, from the assignment: where they do not end, a worker that never accepts is found out as well.
+const MAX_SLOW: Duration = Duration::from_mins(2);
 
 impl<B: Backend> Engine<B> {
     /// Notes when a batch was durable, by the clock that gave its time. Returns the next deadline of any task.
@@ -27,11 +29,12 @@ impl<B: Backend> Engine<B> {
 
 /// Returns the deadline of a task on a worker, of which no assignment from before `accept_from` could be accepted earlier.
 pub(super) fn due(task: &Task, accept_from: Timestamp) -> Option<Timestamp> {
-    let waits = task.assignment.as_ref().is_some_and(|assignment| assignment.at < accept_from);
-    if task.state == State::Assigned && waits {
-        let accept_by = accept_from + ACCEPT_TIMEOUT;
-        Some(task.confirm_by.map_or(accept_by, |at| at.min(accept_by)))
-    } else {
-        task.due()
+    let at = task.assignment.as_ref().map(|assignment| assignment.at).filter(|at| *at < accept_from);
+    match at {
+        Some(at) if task.state == State::Assigned => {
+            let accept_by = accept_from.min(at + MAX_SLOW) + ACCEPT_TIMEOUT;
+            Some(task.confirm_by.map_or(accept_by, |at| at.min(accept_by)))
+        }
+        _ => task.due(),
     }
 }

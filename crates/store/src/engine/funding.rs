@@ -145,17 +145,18 @@ impl<B: Backend> Engine<B> {
         own: BudgetWait,
         now: Timestamp,
     ) -> Option<BudgetWait> {
-        let others = match &task.target {
+        let (left_out, others): (Vec<_>, Vec<_>) = match &task.target {
             Target::Capabilities(words) => {
-                let mut others = self.agents_with(&(task.namespace.clone(), agent.clone()), words);
-                others.retain(|other| !words.contains(ISOLATED) || !not_isolating.contains(other));
-                others
+                let others = self.agents_with(&(task.namespace.clone(), agent.clone()), words);
+                let isolates =
+                    |other: &AgentName| !words.contains(ISOLATED) || !not_isolating.contains(other);
+                others.into_iter().partition(|other| !isolates(other))
             }
             Target::Agents(agents) => {
                 let exists = |other: &&AgentName| {
                     *other != agent && self.agent(&(task.namespace.clone(), (*other).clone())).is_some()
                 };
-                agents.iter().filter(exists).cloned().collect()
+                (Vec::new(), agents.iter().filter(exists).cloned().collect())
             }
             _ => return Some(own),
         };
@@ -170,6 +171,14 @@ impl<B: Backend> Engine<B> {
             if is_spent && wait.until < first.until {
                 first = wait;
             }
+        }
+        // One that has money, and isolates nothing now, may have a worker that does at any time.
+        let has_money = |name| {
+            let key = (task.namespace.clone(), Scope::Agent(name));
+            self.account_or_new(&key).exhausted(&self.budget(&key), now).is_none()
+        };
+        if left_out.into_iter().any(has_money) {
+            first.until = first.until.min(now + OFFER_INTERVAL);
         }
         Some(first)
     }

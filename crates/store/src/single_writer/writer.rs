@@ -131,6 +131,8 @@ fn commit<B: Backend>(
             Ok(())
         }
         Err(error) => {
+            // What was accepted in it is not, and is sent again.
+            engine.durable(now, clock());
             for (_, reply) in open {
                 let _ = reply.send(Err(error.clone()));
             }
