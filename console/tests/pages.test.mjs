@@ -12,11 +12,11 @@ test("costs are added up live, and the namespace gets a budget", async () => {
   const page = await phone("light");
   await page.keyboard.press("c");
   await page.getByText("Nothing was spent, and there are no budgets.").waitFor();
-  const usage = { usage: { costMicroUsd: 1_500_000, inputTokens: 100 } };
-  await until(await scripted("costly", [usage, { succeed: "done" }]), "TASK_STATE_SUCCEEDED");
   await page.getByText("$0.00 by 0 tasks").waitFor();
   const read = [];
   page.on("request", (request) => /\/tasks\?pageSize=500/.test(request.url()) && read.push(request.url()));
+  const usage = { usage: { costMicroUsd: 1_500_000, inputTokens: 100 } };
+  await until(await scripted("costly", [usage, { succeed: "done" }]), "TASK_STATE_SUCCEEDED");
   const row = page.getByRole("region", { name: "Budgets" }).locator("tr", { hasText: "script" });
   await row.getByText("$1.50").first().waitFor();
   await page.getByText("$1.50 by 1 tasks").waitFor();

@@ -229,13 +229,6 @@ mod tests {
     async fn failing_task_does_not_stop_others() {
         let mut state = AgentState::default();
         let now = Instant::now();
-        let invalid = StartFailure::invalid_spec("a volume");
-        state.start_failed(Start::Isolated("invalid"), invalid, now);
-        assert_eq!(
-            state.isolated_start_delay("good", now),
-            Duration::ZERO,
-            "the cluster has refused nothing"
-        );
         (0..9).for_each(|_| state.start_failed(Start::Isolated("bad"), failure(), now));
         assert_eq!(state.start_delay("h", now), Duration::ZERO);
         assert_eq!(state.isolated_start_delay("good", now), ISOLATED_PAUSE);
@@ -245,6 +238,18 @@ mod tests {
         assert_eq!(state.isolated_failures(now).collect::<Vec<_>>(), [("bad", &failure())]);
         state.pause_isolated(&mut DemandSnapshot::default(), now);
         assert_eq!(state.isolated_failures(now).count(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pod_that_cannot_be_built_pauses_its_own_task() {
+        let (mut state, now) = (AgentState::default(), Instant::now());
+        state.start_failed(Start::Isolated("invalid"), StartFailure::invalid_spec("a volume"), now);
+        assert!(state.isolated_start_delay("invalid", now) > Duration::ZERO);
+        assert_eq!(
+            state.isolated_start_delay("good", now),
+            Duration::ZERO,
+            "the cluster has refused nothing"
+        );
     }
 
     #[tokio::test(start_paused = true)]
