@@ -13,7 +13,7 @@ static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
 /// Does work in its turn, and returns its result; `None` if it has panicked.
 pub(crate) async fn in_turn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let turn = TURNS.acquire().await.ok()?;
-    // A caller that goes away ends no work: its turn lasts as long as that.
+    // A caller that has left ends no work: its turn lasts as long as that.
     let work = move || {
         let _turn = turn;
         work()

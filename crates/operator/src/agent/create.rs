@@ -42,7 +42,7 @@ impl Agents {
     }
 
     /// Creates and records the pod of a worker of the pool, or of a task. Returns whether others may be started: not after the cluster
-    /// has refused one. A task's pod that cannot be built says nothing about others.
+    /// has refused one. A task's pod that cannot be built does not stop others.
     async fn start_worker(
         &self,
         agent: &Agent,

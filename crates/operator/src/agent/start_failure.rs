@@ -33,7 +33,7 @@ impl StartFailure {
         Self::new(INVALID_SPEC, message)
     }
 
-    /// Whether the pod could not be built, which says nothing about other specifications.
+    /// Whether the pod could not be built: pods of other specifications may be.
     pub(crate) fn is_of_its_spec(&self) -> bool {
         self.reason == INVALID_SPEC
     }
