@@ -61,7 +61,10 @@ async fn opening_counts_the_queue_once() {
     };
     ended().await;
     let before = counts();
-    open(&target).await.close().await;
+    let store = open(&target).await;
+    // What a control plane reads at its start.
+    store.snapshot().await.unwrap();
+    store.close().await;
     ended().await;
     assert_eq!(counts() - before, 1);
 }
