@@ -11,6 +11,7 @@ import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
+import { Unread } from "../../components/Unread";
 import { UnusedReplies } from "../../components/UnusedReplies";
 import { useAct } from "../../components/useAct";
 import { useUnused } from "../../components/useReply";
@@ -106,7 +107,7 @@ function OneTask({ name }: { name: string }) {
     await navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
   };
   if (!task) {
-    return first.error ? <Problem error={first.error} /> : <p role="status">Loading…</p>;
+    return <Unread title="Task" error={first.error} />;
   }
   const status = task.status ?? {};
   const trace = traceUrl(status.traceId);

@@ -8,7 +8,7 @@ import type { Workflow, WorkflowSpec } from "../../api/types";
 import { ofBase } from "../../base";
 import { useMayAct } from "../../components/Acting";
 import { Confirm } from "../../components/Confirm";
-import { Problem } from "../../components/Problem";
+import { Unread } from "../../components/Unread";
 import { useNamespace } from "../../namespace";
 import { CheckedBar, CheckedYaml } from "./CheckedYaml";
 import { countOfStep, shapeOf, stepsOf } from "./groups";
@@ -52,7 +52,7 @@ function Source({ from }: { from: string | undefined }) {
   const original = from === undefined ? EXAMPLE : source.data && write(source.data.spec ?? {});
   const begin = draft ?? original;
   if (begin === undefined) {
-    return source.error ? <Problem error={source.error} /> : <p role="status">Loading…</p>;
+    return <Unread title="New workflow" error={source.error} />;
   }
   const keep = (text: string | undefined) => {
     if (text === undefined || text === original) {

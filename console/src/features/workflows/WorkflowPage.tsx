@@ -13,6 +13,7 @@ import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
 import { hidden, Table } from "../../components/Table";
+import { Unread } from "../../components/Unread";
 import { UnusedReplies } from "../../components/UnusedReplies";
 import { useLoaded } from "../../components/useLoaded";
 import { useUnused } from "../../components/useReply";
@@ -114,7 +115,7 @@ function OneWorkflow({ name }: { name: string }) {
     await navigate({ to: "/workflows/$namespace/$id", params: { namespace, id } });
   };
   if (!workflow) {
-    return link.error ? <Problem error={link.error} /> : <p role="status">Loading…</p>;
+    return <Unread title="Workflow" error={link.error} />;
   }
   const sorted = [...steps.values()].sort((a, b) => (a.index ?? 0) - (b.index ?? 0));
   const matching = wanted
