@@ -122,12 +122,12 @@ const KINDS = [
 ];
 
 /** Reads what a page reads until it is closed. Returns how long each reading took, in milliseconds. */
-function read(kind, index, signal) {
+function read(kind, index, signal, failed) {
   const times = [];
   const headers = { Authorization: `Bearer ${adminToken()}` };
   for (const [path, interval] of [...EVERY_PAGE.reads, ...kind.reads]) {
     const again = async () => {
-      // Pages are not opened at the same moment.
+      // The readings of pages that are repeated are spread over their interval.
       for (let wait = (interval * (index % 10)) / 10; ; wait = interval) {
         const begin = performance.now();
         const response = await fetch(`${base}/api/v1/namespaces/default/${path}`, { headers, signal });
@@ -142,18 +142,21 @@ function read(kind, index, signal) {
         await pause(wait, undefined, { signal });
       }
     };
-    again().catch((error) => signal.aborted || console.error(error));
+    again().catch(failed);
   }
   return times;
 }
 
 /** Opens the streams of a page. Returns the ages at which events arrived, in milliseconds. */
-function watch(kind, signal) {
+function watch(kind, signal, failed) {
   const ages = [];
   for (const path of [...EVERY_PAGE.streams, ...kind.streams]) {
     const headers = { Accept: "text/event-stream", Authorization: `Bearer ${adminToken()}` };
     fetch(`${base}/api/v1/namespaces/default/${path}`, { headers, signal })
-      .then(async ({ body }) => {
+      .then(async ({ ok, status, body }) => {
+        if (!ok) {
+          throw new Error(`${path}: ${status}`);
+        }
         let rest = "";
         for await (const part of body.pipeThrough(new TextDecoderStream())) {
           const now = Date.now();
@@ -166,7 +169,7 @@ function watch(kind, signal) {
           }
         }
       })
-      .catch((error) => signal.aborted || console.error(error));
+      .catch(failed);
   }
   return ages;
 }
@@ -215,9 +218,17 @@ async function openPages(title) {
   await load();
   const abort = new AbortController();
   const { signal } = abort;
+  const problems = [];
+  const failed = (error) => signal.aborted || problems.push(error);
   const kinds = Array.from({ length: PAGES - 1 }, (_, index) => KINDS[index % KINDS.length]);
-  const others = kinds.map((kind) => watch(kind, signal));
-  const reads = kinds.map((kind, index) => read(kind, index, signal));
+  const others = [];
+  const reads = [];
+  // In turn, as people open them: of one address only 256 connections may wait for their first call.
+  for (const [index, kind] of kinds.entries()) {
+    others.push(watch(kind, signal, failed));
+    reads.push(read(kind, index, signal, failed));
+    await pause(100);
+  }
   const page = await signedIn();
   const name = await scripted(title, [], { target: { agent: "missing" } });
   await page.goto(`${base}/tasks?owner=&alias=`);
@@ -245,6 +256,9 @@ async function openPages(title) {
     updates.push((await changed) - begin);
   });
   abort.abort();
+  if (problems.length > 0) {
+    throw new AggregateError(problems, "the other pages have failed");
+  }
   report("update of a row in the page, from the call", updates);
   report("  the call alone, until its answer", calls);
   report("events at the other pages, from their time", others.flat());

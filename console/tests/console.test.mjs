@@ -11,6 +11,7 @@ import {
   api,
   base,
   browser,
+  eventually,
   fits,
   folder,
   kill,
@@ -24,7 +25,6 @@ import {
   signedIn,
   start,
   titled,
-  WAIT_TIMEOUT,
 } from "./harness.mjs";
 
 setUp();
@@ -126,14 +126,6 @@ spec:
   await page.context().close();
   await other.context().close();
 });
-
-/** Waits until something is true. */
-async function eventually(isTrue, what) {
-  for (const end = Date.now() + WAIT_TIMEOUT; !(await isTrue()); ) {
-    assert.ok(Date.now() < end, what);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
 
 /** Number of lines of a log that a page has, or of those that it has found. */
 async function linesOf(page) {

@@ -382,3 +382,11 @@ export function nothingFailed() {
     assert.deepEqual(problems, []);
   });
 }
+
+/** Waits until something is true. */
+export async function eventually(isTrue, what) {
+  for (const end = Date.now() + WAIT_TIMEOUT; !(await isTrue()); ) {
+    assert.ok(Date.now() < end, what);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}

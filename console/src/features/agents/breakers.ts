@@ -4,7 +4,7 @@ import type { Agent, SystemStatus } from "../../api/types";
 
 type Breaker = NonNullable<SystemStatus["breakers"]>[number];
 
-/** No stream of the page has the time at which a breaker becomes half-open: it is looked at while one holds an agent back. */
+/** Time between two readings of what no stream of the page has, such as when a breaker becomes half-open, in milliseconds. */
 export const LOOK = 10_000;
 
 /** Whether a circuit breaker holds any of these agents back. */
