@@ -33,6 +33,11 @@ impl Target {
         matches!(self, Self::Task { .. })
     }
 
+    /// Whether only workers that isolate their attempts may execute the task.
+    pub fn demands_isolation(&self) -> bool {
+        matches!(self, Self::Capabilities(words) if words.contains(ISOLATED))
+    }
+
     /// Returns the agent that the target names, if it names one.
     pub fn agent(&self) -> Option<&AgentName> {
         match self {

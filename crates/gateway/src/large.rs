@@ -1,4 +1,5 @@
-//! Conversions of large messages: on threads of their own, and few at a time, since what is read takes a multiple of its bytes.
+//! Conversions of large messages of clients: on threads of their own, and few at a time, since what is read takes a multiple of its
+//! bytes.
 
 use std::sync::LazyLock;
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rota_core::target::{ISOLATED, Route, Target};
+use rota_core::target::{Route, Target};
 use rota_core::{AgentName, Namespace, TaskId, Timestamp, WorkerName};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -176,8 +176,7 @@ impl Demand {
                     target => target.agents().any(|agent| agent == name),
                 };
                 // Those without workers may isolate: they show it once they have some.
-                let isolated =
-                    matches!(&route.target, Target::Capabilities(words) if words.contains(ISOLATED));
+                let isolated = route.target.demands_isolation();
                 let unsuited = |key: &AgentKey| isolated && self.scheduler.lacks_isolation(key);
                 self.agents.best_match(route, fits, unsuited, paused, now())
             }

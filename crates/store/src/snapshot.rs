@@ -17,9 +17,9 @@ pub struct Snapshot {
     pub store: Uuid,
     pub agents: Vec<Agent>,
     pub routes: Vec<(RouteId, Route)>,
-    /// Number of ready tasks by route; empty from a [`Backend`](crate::Backend), whose engine counts nothing.
+    /// Number of ready tasks by route. A [`Backend`](crate::Backend) may leave it empty: its engine counts nothing.
     pub queued: Vec<(RouteId, u64)>,
-    /// Number of tasks by route that wait for something else than a worker; empty from a backend, too.
+    /// Number of tasks by route that wait for something else than a worker. A backend may leave it empty, too.
     pub pending: Vec<(RouteId, u64)>,
     pub sessions: Vec<Session>,
     pub on_workers: Vec<OnWorker>,

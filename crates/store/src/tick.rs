@@ -1,6 +1,7 @@
 //! What a tick judges.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use rota_core::Timestamp;
 
@@ -14,7 +15,7 @@ pub struct Tick {
     /// The time of the clock when the caller last saw that it had not jumped; nothing later is judged.
     pub at: Option<Timestamp>,
     /// Workers without a connection: they cannot accept what was assigned to them, and their leases decide what becomes of it.
-    pub disconnected: HashSet<SessionKey>,
+    pub disconnected: Arc<HashSet<SessionKey>>,
 }
 
 impl Command {

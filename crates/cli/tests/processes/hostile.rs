@@ -135,26 +135,22 @@ async fn memory_is_bounded_under_hostile_inputs() -> Result<()> {
     let read = tokio::time::timeout(tasks::WAIT_TIMEOUT, feeds(&client)).await;
     meter.note("100 feeds that are not read while 24 tasks with prompts of 1,000 KiB are created")?;
     read.context("a feed does not continue")??;
-    let sockets = late_sockets(&fixture, &client).await?;
+    let mut sockets = late_sockets(&fixture, &client).await?;
     meter.note("50 WebSockets that read nothing of 200 changes of 64 KiB")?;
-    try_join_all(sockets.into_iter().map(next_text)).await.context("a client was sent no change")?;
+    try_join_all(sockets.iter_mut().map(next_text)).await.context("a client was sent no change")?;
     println!("| input | peak before | peak after |\n| --- | --- | --- |\n{}", meter.table);
     Ok(())
 }
 
 /// Opens WebSockets that follow all tasks, and creates more than the network takes for a client that reads nothing.
 async fn late_sockets(fixture: &Fixture, client: &Client) -> Result<Vec<WebSocketStream<TcpStream>>> {
-    let token = std::fs::read_to_string(fixture.dir().join("token"))?;
     let open = async |_: usize| {
-        let mut request = format!("ws://{}/api/v1/ws", fixture.addr()).into_client_request()?;
-        request.headers_mut().insert("authorization", format!("Bearer {}", token.trim()).parse()?);
-        let stream = TcpStream::connect(fixture.addr()).await?;
-        let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await?;
+        let mut socket = open_socket(fixture).await?;
         socket.send(Message::text(SUBSCRIBE)).await?;
-        let (subscribed, socket) = next_text(socket).await?;
+        let subscribed = next_text(&mut socket).await?;
         ensure!(subscribed.contains("\"subscribed\""), "{subscribed}");
         // The position from which changes follow.
-        let (position, socket) = next_text(socket).await?;
+        let position = next_text(&mut socket).await?;
         ensure!(position.contains("\"position\""), "{position}");
         anyhow::Ok(socket)
     };
@@ -166,11 +162,19 @@ async fn late_sockets(fixture: &Fixture, client: &Client) -> Result<Vec<WebSocke
     Ok(sockets)
 }
 
-/// Returns the next message of a WebSocket, and the rest of them.
-async fn next_text(mut socket: WebSocketStream<TcpStream>) -> Result<(String, WebSocketStream<TcpStream>)> {
+/// Opens a WebSocket as the admin.
+async fn open_socket(fixture: &Fixture) -> Result<WebSocketStream<TcpStream>> {
+    let mut request = format!("ws://{}/api/v1/ws", fixture.addr()).into_client_request()?;
+    request.headers_mut().insert("authorization", format!("Bearer {TOKEN}").parse()?);
+    let stream = TcpStream::connect(fixture.addr()).await?;
+    Ok(tokio_tungstenite::client_async(request, stream).await?.0)
+}
+
+/// Returns the next message of a WebSocket.
+async fn next_text(socket: &mut WebSocketStream<TcpStream>) -> Result<String> {
     loop {
         match socket.next().await.context("the connection has ended")?? {
-            Message::Text(text) => return Ok((text.as_str().to_owned(), socket)),
+            Message::Text(text) => return Ok(text.as_str().to_owned()),
             Message::Close(frame) => bail!("the connection was ended: {frame:?}"),
             _ => {}
         }
@@ -213,18 +217,10 @@ async fn values(fixture: &Fixture, meter: &mut Meter) -> Result<()> {
     }
     meter.note("4 bodies of 4 million numbers over HTTP")?;
 
-    let mut request = format!("ws://{}/api/v1/ws", fixture.addr()).into_client_request()?;
-    request.headers_mut().insert("authorization", format!("Bearer {TOKEN}").parse()?);
-    let stream = TcpStream::connect(fixture.addr()).await?;
-    let (mut socket, _) = tokio_tungstenite::client_async(request, stream).await?;
+    let mut socket = open_socket(fixture).await?;
     for _ in 0..4 {
         socket.send(Message::text(numbers.clone())).await?;
-        let answer = loop {
-            // Pings come, too.
-            if let Message::Text(answer) = socket.next().await.context("the WebSocket was closed")?? {
-                break answer;
-            }
-        };
+        let answer = next_text(&mut socket).await?;
         ensure!(answer.contains("MESSAGE_INVALID"), "a message of many values: {answer}");
     }
     meter.note("4 messages of 4 million numbers over a WebSocket")

@@ -120,7 +120,8 @@ impl Check<'_> {
                     "is a kind of volume that only the agent's spec.pod may have",
                 );
             }
-            let claim = volume.0.get("ephemeral").and_then(|own| own.pointer("/volumeClaimTemplate/spec"));
+            let template = volume.0.get("ephemeral").and_then(|own| own.get("volumeClaimTemplate"));
+            let claim = template.and_then(|template| template.get("spec"));
             for source in SOURCES_OF_CLAIMS {
                 let named = claim.is_some_and(|claim| claim.get(source).is_some());
                 let mut spec = item.field("ephemeral.volumeClaimTemplate.spec");
@@ -128,8 +129,7 @@ impl Check<'_> {
                     .require(!named, "copies another volume, which only the agent's spec.pod may");
             }
             // Some provisioners take a path or a source from there.
-            let template = volume.0.get("ephemeral").and_then(|own| own.get("volumeClaimTemplate"));
-            let annotations = template.and_then(|claim| claim.pointer("/metadata/annotations"));
+            let annotations = template.and_then(|template| template.pointer("/metadata/annotations"));
             item.field("ephemeral.volumeClaimTemplate.metadata.annotations")
                 .require(annotations.is_none(), "is only for the agent's spec.pod");
         }

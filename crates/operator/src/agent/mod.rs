@@ -229,7 +229,7 @@ impl Agents {
         now: Timestamp,
     ) -> (Vec<WorkerPod>, Vec<WorkerPod>) {
         // First: a pod that is delivered meanwhile is among those of the watch.
-        state.creations.delivered(|uid| !self.pods.iter().any(|pods| pods.awaits(uid)));
+        state.creations.delivered(|uid| !self.awaits(uid));
         let known = (&state.creations, self.context.pods_recorded_since);
         let mut pods = dereference::worker_pods(agent, &self.pods, demand, known, now);
         for index in state.history.observe(&mut pods, Instant::now()) {
@@ -330,12 +330,17 @@ impl Agents {
         pod: &WorkerPod,
         grace_seconds: Option<u32>,
     ) -> Result<(), ReconcileError> {
-        let is_awaited = self.pods.iter().any(|pods| pods.awaits(&pod.uid));
+        let is_awaited = self.awaits(&pod.uid);
         let was_there = apply::delete_pod(&self.context, namespace, pod, grace_seconds).await?;
         if is_awaited && !was_there {
             self.forget_pod(state, &pod.uid);
         }
         Ok(())
+    }
+
+    /// Returns whether a created pod is not delivered yet.
+    fn awaits(&self, uid: &str) -> bool {
+        self.pods.iter().any(|pods| pods.awaits(uid))
     }
 
     /// Forgets a pod that was deleted. A list that was read after that lacks it, and the watch from there on does not name it.

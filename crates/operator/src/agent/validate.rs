@@ -12,11 +12,11 @@ pub(super) fn check(agent: &Agent, options: &WorkerOptions) -> Result<String, St
     let violations = agent.validate();
     if !violations.is_empty() {
         let violations: Vec<_> = violations.iter().map(ToString::to_string).collect();
-        return Err(StartFailure::new("InvalidSpec", violations.join("; ")));
+        return Err(StartFailure::invalid_spec(violations.join("; ")));
     }
     if let Some(exceeds) = network::exceeds(agent, options) {
-        return Err(StartFailure::new("InvalidSpec", exceeds));
+        return Err(StartFailure::invalid_spec(exceeds));
     }
     let input = PodSpecInput { agent, options, task: None };
-    input.hash().map_err(|invalid| StartFailure::new("InvalidSpec", invalid.0))
+    input.hash().map_err(|invalid| StartFailure::invalid_spec(invalid.0))
 }

@@ -51,7 +51,7 @@ use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::counter::Counter;
-use rota_core::target::{ISOLATED, Route, Target};
+use rota_core::target::Route;
 use rota_core::task::WorkerRef;
 use rota_core::{AgentName, Namespace, RouteId, TaskId, Timestamp};
 use rota_store::{Claim, Commit, TaskChange};
@@ -260,8 +260,7 @@ impl State {
     /// Returns the agents of a namespace whose workers isolate nothing, if one of these routes demands it.
     fn not_isolating(&self, namespace: &Namespace, routes: &[RouteId]) -> Vec<AgentName> {
         let demands = |id: &RouteId| {
-            let route = self.matching.queue(*id).map(|queue| &queue.route.target);
-            matches!(route, Some(Target::Capabilities(words)) if words.contains(ISOLATED))
+            self.matching.queue(*id).is_some_and(|queue| queue.route.target.demands_isolation())
         };
         if !routes.iter().any(demands) {
             return Vec::new();

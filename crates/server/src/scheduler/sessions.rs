@@ -1,6 +1,7 @@
 //! What worker sessions change in the scheduler: workers that register, drain and leave, and attempts that end.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use rota_core::task::{Task, WorkerRef};
 use rota_core::{AgentName, Fence, Namespace, TaskId, Timestamp, WorkerName};
@@ -90,8 +91,8 @@ impl Scheduler {
     }
 
     /// Returns the workers without a session.
-    pub(crate) fn disconnected(&self) -> HashSet<WorkerKey> {
-        self.state().disconnected.clone()
+    pub(crate) fn disconnected(&self) -> Arc<HashSet<WorkerKey>> {
+        Arc::clone(&self.state().disconnected)
     }
 
     /// Returns the workers of an agent that meet a condition.

@@ -28,8 +28,8 @@ const MAX_CLAIMED_ROUTES: usize = 64;
 pub(super) struct State {
     /// Boxed: a map that has grown is half empty.
     pub(super) workers: HashMap<WorkerKey, Box<WorkerEntry>>,
-    /// Those of them without a session.
-    pub(super) disconnected: HashSet<WorkerKey>,
+    /// Those of them without a session, as ticks take them along.
+    pub(super) disconnected: Arc<HashSet<WorkerKey>>,
     pub(super) matching: Matching,
     pub(super) credentials: Credentials,
     pub(super) awaited: Awaited,
@@ -72,9 +72,9 @@ impl State {
         let was_connected = entry.session.is_some();
         let out = change(entry);
         if was_connected && entry.session.is_none() {
-            self.disconnected.insert(key.clone());
+            Arc::make_mut(&mut self.disconnected).insert(key.clone());
         } else if !was_connected && entry.session.is_some() {
-            self.disconnected.remove(key);
+            Arc::make_mut(&mut self.disconnected).remove(key);
         }
         let (after, still_able) = (entry.load(), entry.is_able());
         for group in &entry.groups {
@@ -169,7 +169,7 @@ impl State {
             entry.groups.push(id);
         }
         if entry.session.is_none() {
-            self.disconnected.insert(key.clone());
+            Arc::make_mut(&mut self.disconnected).insert(key.clone());
         }
         self.workers.insert(key, Box::new(entry));
         self.mark_changed();
@@ -177,7 +177,7 @@ impl State {
 
     pub(super) fn remove_worker(&mut self, key: &WorkerKey) -> Option<WorkerEntry> {
         let entry = self.workers.remove(key)?;
-        self.disconnected.remove(key);
+        Arc::make_mut(&mut self.disconnected).remove(key);
         self.credentials.leave(&entry);
         for group in &entry.groups {
             self.matching.move_worker(*group, key, entry.load(), None);

@@ -123,7 +123,12 @@ pub(crate) fn limit_to_announced(deps: &SessionDeps, agent: &AgentKey, key: &Wor
         let slots = usize::try_from(slots).unwrap_or(1);
         let exceeds = |entry: &WorkerEntry| is_its(entry) && entry.slot_count > slots;
         if deps.scheduler.inspect(key, exceeds) == Some(true) {
-            deps.scheduler.update_any(key, |entry| entry.slot_count = entry.slot_count.min(slots));
+            deps.scheduler.update_any(key, |entry| {
+                // Another process may have the name by now.
+                if exceeds(entry) {
+                    entry.slot_count = slots;
+                }
+            });
         }
     }
     let of_another = |entry: &WorkerEntry| {

@@ -21,6 +21,7 @@ use tonic::body::Body;
 
 use super::elements::{self, Bounds, Excess, Input};
 use crate::trust::roles;
+use crate::trust::scope::MESSAGE_TIMEOUT;
 use crate::wire::status::error;
 
 const SESSION: &str = "/rota.worker.v1.WorkerService/Session";
@@ -39,10 +40,8 @@ pub(crate) const MAX_REQUEST: usize = 8 << 20;
 const MAX_DECODED: usize = 8 * MAX_REQUEST;
 /// Messages with fewer bytes are decoded as they are: 2,048 of the largest elements are less than [`MAX_DECODED`].
 const UNCHECKED: usize = 4 << 10;
-/// Time to receive the next part of the only message of a call.
+/// Time to receive the next part of the only message of a call; without a token, all of it.
 const PART_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time to receive all of it. Without a token, it is that of a part.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Memory of an element besides its content: the largest one is an event.
 const ELEMENT_BYTES: usize = 256;
 

@@ -16,8 +16,8 @@ use tonic::body::Body;
 use super::people::{Namespaces, PersonCall};
 use crate::wire::status;
 
-/// Time to receive the first message of a call, as long as others have for their only one.
-const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Time to receive the only message of a call, or the first of a stream.
+pub(crate) const MESSAGE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Calls about the caller alone.
 const OWN: &[&str] = &[
     "/rota.v1.AdminService/IssueSignInCode",

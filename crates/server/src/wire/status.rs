@@ -217,7 +217,7 @@ pub const REASONS: &[(&str, Code, &str)] = &[
     (
         "WORKER_NAME_MISMATCH",
         Code::PermissionDenied,
-        "The worker's name or agent differs from what its token was issued for, or the name has been another agent's worker's within a day: choose another, or create a token with `--worker`.",
+        "The worker's name or agent differs from what its token was issued for, or a worker of another agent that still exists has had the name within a day: choose another, or create a token with `--worker`.",
     ),
     (
         reasons::WORKER_NOT_ANNOUNCED,

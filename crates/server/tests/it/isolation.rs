@@ -127,18 +127,23 @@ async fn isolated_task_survives_restart_and_loss() -> Result<()> {
     Ok(())
 }
 
+/// Returns a task for workers that isolate their attempts and have the capability `code`.
+fn demanding() -> v1::Task {
+    let words = ["code", ISOLATED].map(str::to_owned).into();
+    let kind = v1::target::Kind::Capabilities(v1::CapabilitySet { capabilities: words });
+    let mut task = tasks::task("echo");
+    task.spec.get_or_insert_default().target = Some(v1::Target { kind: Some(kind) });
+    task
+}
+
 /// Attempts that are isolated from each other are a property of a worker. Pools start workers for such tasks all the same.
 #[tokio::test]
 async fn task_demands_workers_that_isolate() -> Result<()> {
     let cluster = Cluster::start(Backend::Memory).await?;
     let client = cluster.client();
     tasks::agent(client, "echo", tasks::script([]), &["code"]).await?;
-    let words = ["code", ISOLATED].map(str::to_owned).into();
-    let kind = v1::target::Kind::Capabilities(v1::CapabilitySet { capabilities: words });
-    let mut task = tasks::task("echo");
-    task.spec.get_or_insert_default().target = Some(v1::Target { kind: Some(kind) });
     let mut open = RawWorker::join(client, raw::hello("echo", "open", 1)).await?;
-    let task = tasks::create(client, task).await?;
+    let task = tasks::create(client, demanding()).await?;
     let explained = client.explain_task(v1::ExplainTaskRequest { name: task.name.clone() }).await?;
     assert_eq!(explained.causes[0].code, "no_worker");
     assert!(explained.summary.contains("capabilities code, isolated"), "{}", explained.summary);
@@ -164,11 +169,7 @@ async fn demand_for_isolation_prefers_agents_that_may() -> Result<()> {
     let client = cluster.client();
     tasks::agent(client, "echo", tasks::script([]), &["code"]).await?;
     tasks::agent(client, "larger", tasks::script([]), &["code", "review"]).await?;
-    let words = ["code", ISOLATED].map(str::to_owned).into();
-    let kind = v1::target::Kind::Capabilities(v1::CapabilitySet { capabilities: words });
-    let mut task = tasks::task("echo");
-    task.spec.get_or_insert_default().target = Some(v1::Target { kind: Some(kind) });
-    let task = tasks::create(client, task).await?;
+    let task = tasks::create(client, demanding()).await?;
     let counts_for = async |agent: &str| {
         let name = format!("namespaces/default/agents/{agent}");
         let counts = |one: &v1::Demand| one.agent == name && one.queued == 1;

@@ -1,5 +1,6 @@
 //! Deadlines.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::failure::{Class, Failure};
@@ -114,7 +115,7 @@ pub async fn assignment_waits_for_the_lease_of_its_worker(t: &mut Harness) {
     let tasks = t.claim(&worker, 2).await;
     t.ask(tasks[1].id, want(Desired::Cancelled)).await.unwrap();
     t.later(rota_core::task::ACCEPT_TIMEOUT);
-    let disconnected = [(tasks[0].namespace.clone(), worker.worker.clone())].into();
+    let disconnected = Arc::new([(tasks[0].namespace.clone(), worker.worker.clone())].into());
     let tick = Tick { limit: 9, at: None, disconnected };
     assert!(matches!(t.one(Ask::Tick(tick)).await, Ok(Reply::Ticked(1))));
     let states = [t.state(tasks[0].id).await, t.state(tasks[1].id).await];

@@ -15,7 +15,7 @@ const SLOW_BATCH: Duration = Duration::from_secs(1);
 const MAX_SLOW: Duration = Duration::from_mins(2);
 
 impl<B: Backend> Engine<B> {
-    /// Notes when a batch was durable, by the clock that gave its time. Returns the next deadline of any task.
+    /// Notes when a batch was durable, or had failed, by the clock that gave its time. Returns the next deadline of any task.
     pub fn durable(&mut self, began: Timestamp, now: Timestamp) -> Option<Timestamp> {
         let memory = &mut self.memory;
         // A clock that was set back would hold assignments until it has caught up.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::spending::{Budget, BudgetWait, Period, Scope, WhenExhausted};
-use rota_core::target::{ISOLATED, Target};
+use rota_core::target::Target;
 use rota_core::task::{Command, Desired, State, Task};
 use rota_core::workflow::Workflow;
 use rota_core::{AgentName, Namespace, TaskKey, Timestamp};
@@ -148,9 +148,9 @@ impl<B: Backend> Engine<B> {
         let (left_out, others): (Vec<_>, Vec<_>) = match &task.target {
             Target::Capabilities(words) => {
                 let others = self.agents_with(&(task.namespace.clone(), agent.clone()), words);
-                let isolates =
-                    |other: &AgentName| !words.contains(ISOLATED) || !not_isolating.contains(other);
-                others.into_iter().partition(|other| !isolates(other))
+                let lacks =
+                    |other: &AgentName| task.target.demands_isolation() && not_isolating.contains(other);
+                others.into_iter().partition(lacks)
             }
             Target::Agents(agents) => {
                 let exists = |other: &&AgentName| {
@@ -160,24 +160,22 @@ impl<B: Backend> Engine<B> {
             }
             _ => return Some(own),
         };
-        let own_key = (task.namespace.clone(), Scope::Agent(agent.clone()));
-        let mut first = own;
-        // What running attempts have reserved may become free any time.
-        let is_spent = self.account_or_new(&own_key).exhausted(&self.budget(&own_key), now).is_some();
-        for name in others {
+        let spent = |name: AgentName| {
             let key = (task.namespace.clone(), Scope::Agent(name));
             let account = self.account_or_new(&key);
-            let wait = account.wait(account.exhausted(&self.budget(&key), now)?, now);
+            account.exhausted(&self.budget(&key), now).map(|exhausted| account.wait(exhausted, now))
+        };
+        let mut first = own;
+        // What running attempts have reserved may become free any time.
+        let is_spent = spent(agent.clone()).is_some();
+        for name in others {
+            let wait = spent(name)?;
             if is_spent && wait.until < first.until {
                 first = wait;
             }
         }
         // One that has money, and isolates nothing now, may have a worker that does at any time.
-        let has_money = |name| {
-            let key = (task.namespace.clone(), Scope::Agent(name));
-            self.account_or_new(&key).exhausted(&self.budget(&key), now).is_none()
-        };
-        if left_out.into_iter().any(has_money) {
+        if left_out.into_iter().any(|name| spent(name).is_none()) {
             first.until = first.until.min(now + OFFER_INTERVAL);
         }
         Some(first)

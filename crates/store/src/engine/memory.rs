@@ -36,7 +36,7 @@ pub(super) struct Memory {
     by_worker: HashMap<SessionKey, KeySet>,
     /// Deadlines of the tasks on workers.
     timers: BTreeSet<(Timestamp, TaskKey)>,
-    /// When the last slow batch was durable: workers could not accept earlier assignments before.
+    /// When the last slow batch had ended: workers could not accept earlier assignments before.
     pub(super) accept_from: Timestamp,
     /// Earliest deadline of the other tasks.
     stored_due: Option<Timestamp>,

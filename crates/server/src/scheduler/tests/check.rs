@@ -12,7 +12,7 @@ impl World {
         let state = self.scheduler.state();
         assert_eq!(state.workers.len(), self.model.workers.len());
         let disconnected = self.model.workers.iter().filter(|(_, model)| !model.connected);
-        assert_eq!(state.disconnected, disconnected.map(|(worker, _)| key(*worker)).collect());
+        assert_eq!(*state.disconnected, disconnected.map(|(worker, _)| key(*worker)).collect());
         for (worker, model) in &self.model.workers {
             let entry = state.workers.get(&key(*worker)).expect("the model knows this worker");
             assert_eq!(entry.slots.occupied(), model.occupied(), "occupied slots of worker {worker}");
