@@ -146,6 +146,20 @@ pub async fn log(client: &Client, name: &str) -> Result<Vec<v1::Event>> {
     tokio::time::timeout(WAIT_TIMEOUT, read).await.context("timed out reading the log")?
 }
 
+/// Waits until a task has printed something.
+pub async fn until_printed(client: &Client, name: &str) -> Result<()> {
+    let read = async {
+        let mut watch = client.watch_task(name, 0);
+        while let Some(update) = watch.next().await {
+            if !outputs(&update?.events).is_empty() {
+                return Ok(());
+            }
+        }
+        bail!("{name} has ended and printed nothing")
+    };
+    tokio::time::timeout(WAIT_TIMEOUT, read).await.with_context(|| format!("{name} prints nothing"))?
+}
+
 /// Formats a state change as `FROM>TO:reason`.
 pub fn step(change: &v1::StateChange) -> String {
     let name = |state: v1::TaskState| state.as_str_name().trim_start_matches("TASK_STATE_").to_owned();

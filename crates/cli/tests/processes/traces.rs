@@ -201,6 +201,8 @@ async fn trace_ids_exist_without_collector() -> Result<()> {
     let described = fixture.rota(&["describe", &id]).await.success();
     assert!(described.contains(&caller.trace), "{described}");
 
+    // The shell has run `echo` only then.
+    tasks::until_printed(&client, &name).await?;
     fixture.rota(&["cancel", &id]).await.success();
     let line: Value = serde_json::from_str(&worker.prints("cancelling attempt").await)?;
     tasks::ended(&client, &name).await?;
