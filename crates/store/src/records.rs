@@ -2,7 +2,7 @@
 
 mod sessions;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,7 +163,7 @@ pub struct Claim {
     /// The credential of the worker's agent, if it cools down: the first task that uses it is its probe, if one may.
     pub probes: Option<CredentialId>,
     /// Agents whose workers isolate nothing: they take no tasks that demand it, whatever their budgets have left.
-    pub not_isolating: Vec<AgentName>,
+    pub not_isolating: Arc<BTreeSet<AgentName>>,
 }
 
 /// Creation or update of an agent.

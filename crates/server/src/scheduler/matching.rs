@@ -5,7 +5,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use rota_core::target::{ISOLATED, Route, Target};
+use rota_core::target::{Route, Target};
 use rota_core::{AgentName, RouteId};
 use tokio::sync::Notify;
 
@@ -13,6 +13,7 @@ use super::admission::Admission;
 use super::backends::Backends;
 use super::capabilities::CapabilityIndex;
 use super::group::{Group, GroupId, GroupKey, Load};
+use super::isolation::Isolation;
 use super::queue::RouteQueue;
 use super::worker::WorkerEntry;
 use crate::keys::{AgentKey, WorkerKey};
@@ -38,6 +39,7 @@ pub(super) struct Matching {
     keys: HashMap<GroupKey, GroupId>,
     agents: HashMap<AgentKey, AgentEntry>,
     pub(super) backends: Backends,
+    pub(super) isolation: Isolation,
     by_capabilities: CapabilityIndex,
     /// Agents whose workers can be given a waiting task now, by the load of the least loaded worker.
     ready: BTreeSet<(usize, AgentKey)>,
@@ -108,27 +110,9 @@ impl Matching {
         self.admission(group.key.agent()).limit(1) > 0
     }
 
-    pub(super) fn agents(&self) -> impl Iterator<Item = &AgentKey> {
-        self.agents.keys()
-    }
-
-    /// Whether workers of an agent take tasks, and none of its workers isolates its attempts.
-    pub(super) fn lacks_isolation(&self, agent: &AgentKey) -> bool {
-        let groups = self.agents.get(agent).into_iter().flat_map(|known| &known.groups);
-        let mut takes_tasks = false;
-        for group in groups.filter_map(|id| self.groups.get(id)) {
-            if let GroupKey::Capabilities(_, own) = &group.key {
-                if own.contains(ISOLATED) {
-                    return false;
-                }
-                takes_tasks |= group.able > 0;
-            }
-        }
-        takes_tasks
-    }
-
     /// Adds a worker to a group, which is made if it does not exist.
     pub(super) fn join(&mut self, key: GroupKey, entry: &WorkerEntry) -> GroupId {
+        self.isolation.join(&key);
         let known = self.keys.get(&key).copied();
         let id = known.unwrap_or_else(|| self.add_group(key, entry));
         self.groups.entry(id).and_modify(|group| group.members += 1);
@@ -162,6 +146,7 @@ impl Matching {
     /// Takes a worker without free slots out of a group, which is removed with its last worker.
     pub(super) fn leave(&mut self, id: GroupId) {
         let Some(group) = self.groups.get_mut(&id) else { return };
+        self.isolation.leave(&group.key);
         group.members -= 1;
         if group.members > 0 {
             return;
@@ -211,6 +196,7 @@ impl Matching {
     pub(super) fn set_able(&mut self, id: GroupId, able: bool) {
         if let Some(group) = self.groups.get_mut(&id) {
             group.able = if able { group.able + 1 } else { group.able.saturating_sub(1) };
+            self.isolation.set_able(&group.key, able);
         }
     }
 

@@ -35,6 +35,7 @@ mod backends;
 mod capabilities;
 mod credentials;
 mod group;
+mod isolation;
 mod matching;
 mod queue;
 mod reservation;
@@ -47,6 +48,7 @@ mod tests;
 mod view;
 mod worker;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -258,15 +260,14 @@ impl State {
     }
 
     /// Returns the agents of a namespace whose workers isolate nothing, if one of these routes demands it.
-    fn not_isolating(&self, namespace: &Namespace, routes: &[RouteId]) -> Vec<AgentName> {
+    fn not_isolating(&self, namespace: &Namespace, routes: &[RouteId]) -> Arc<BTreeSet<AgentName>> {
         let demands = |id: &RouteId| {
             self.matching.queue(*id).is_some_and(|queue| queue.route.target.demands_isolation())
         };
         if !routes.iter().any(demands) {
-            return Vec::new();
+            return Arc::default();
         }
-        let agents = self.matching.agents().filter(|agent| agent.0 == *namespace);
-        agents.filter(|agent| self.matching.lacks_isolation(agent)).map(|agent| agent.1.clone()).collect()
+        self.matching.isolation.lacking(namespace)
     }
 
     /// Turns the reserved slot of a task that a commit assigned into a running attempt.

@@ -113,7 +113,7 @@ impl Scheduler {
 
     /// Whether workers of an agent take tasks, and none of its workers isolates its attempts.
     pub(crate) fn lacks_isolation(&self, agent: &AgentKey) -> bool {
-        self.state().matching.lacks_isolation(agent)
+        self.state().matching.isolation.is_lacking(agent)
     }
 
     /// Returns the session of the worker that a task is assigned to, if it is up.

@@ -49,7 +49,7 @@ fn claim(slots: usize) -> Command {
         routes: vec![RouteId(1)],
         shared: Vec::new(),
         probes: None,
-        not_isolating: Vec::new(),
+        not_isolating: Default::default(),
         slots,
     })
 }

@@ -111,7 +111,7 @@ impl Fixture {
             routes: vec![rota_core::RouteId(route)],
             shared: Vec::new(),
             probes: None,
-            not_isolating: Vec::new(),
+            not_isolating: Default::default(),
             slots: 1,
         }))
     }

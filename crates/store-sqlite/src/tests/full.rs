@@ -38,7 +38,7 @@ fn batch(turn: u128, payload: usize) -> Vec<Command> {
         },
         shared: Vec::new(),
         probes: None,
-        not_isolating: Vec::new(),
+        not_isolating: Default::default(),
         routes: vec![rota_core::RouteId(1)],
         slots: 1,
     };

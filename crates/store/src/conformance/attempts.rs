@@ -222,7 +222,7 @@ pub async fn reassigned_in_one_batch(t: &mut Harness) {
         shared: Vec::new(),
         slots: 1,
         probes: None,
-        not_isolating: Vec::new(),
+        not_isolating: Default::default(),
     };
     let replies = t.batch(vec![ask(task.id, reject), crate::Command::Claim(claim)]).await;
     assert!(matches!(replies[1], Ok(Reply::Claimed(1))), "{replies:?}");

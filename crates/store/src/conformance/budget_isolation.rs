@@ -1,5 +1,7 @@
 //! Budgets of tasks that demand isolation: which other agents such tasks are left to.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::AgentName;
@@ -21,7 +23,7 @@ pub async fn agents_that_isolate_nothing_hide_no_budget(t: &mut Harness) {
     let id = t.create(create).await.id;
     let route = t.route(target).await;
     let b = AgentName::new("b").unwrap();
-    for (not_isolating, waits_for) in [(Vec::new(), None), (vec![b], Some(agent()))] {
+    for (not_isolating, waits_for) in [(BTreeSet::new(), None), (BTreeSet::from([b]), Some(agent()))] {
         let claim = Claim {
             namespace: namespace("n"),
             worker: worker.clone(),
@@ -29,7 +31,7 @@ pub async fn agents_that_isolate_nothing_hide_no_budget(t: &mut Harness) {
             shared: Vec::new(),
             slots: 1,
             probes: None,
-            not_isolating,
+            not_isolating: Arc::new(not_isolating),
         };
         t.one(Command::Claim(claim)).await.unwrap();
         let wait = t.read(id).await.budget_wait;

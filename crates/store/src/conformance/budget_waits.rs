@@ -50,7 +50,7 @@ pub(super) async fn claim_of(t: &mut Harness, by: &WorkerRef, target: Target, sl
     let route = t.route(target).await;
     let before = t.commits.len();
     let (namespace, worker, routes, shared) = (namespace("n"), by.clone(), vec![route], Vec::new());
-    let not_isolating = Vec::new();
+    let not_isolating = Arc::default();
     let claim = Claim { namespace, worker, routes, shared, slots, probes: None, not_isolating };
     t.one(Command::Claim(claim)).await.unwrap();
     let changes = t.commits[before..].iter().flat_map(|commit| &commit.tasks);
@@ -302,7 +302,7 @@ pub async fn wake_up_gives_what_there_is_room_for(t: &mut Harness) {
         shared: Vec::new(),
         slots: 4,
         probes: None,
-        not_isolating: Vec::new(),
+        not_isolating: Default::default(),
     };
     t.commits.clear();
     let replies = t.batch(vec![raised, Command::Claim(wanted)]).await;

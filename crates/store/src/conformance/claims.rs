@@ -55,7 +55,7 @@ pub async fn task_is_claimed_once(t: &mut Harness) {
             shared: Vec::new(),
             slots: 2,
             probes: None,
-            not_isolating: Vec::new(),
+            not_isolating: Default::default(),
         })
     };
     let replies = t.batch(vec![claim(&one), claim(&two), claim(&one)]).await;
@@ -92,7 +92,7 @@ pub async fn tasks_of_same_batch_are_claimable(t: &mut Harness) {
             shared: Vec::new(),
             slots,
             probes: None,
-            not_isolating: Vec::new(),
+            not_isolating: Default::default(),
         })
     };
     t.batch(vec![make(low), make(high), claim(2), claim(2)]).await;
@@ -117,7 +117,7 @@ pub async fn only_newest_session_claims(t: &mut Harness) {
             routes: vec![route],
             shared: Vec::new(),
             probes: None,
-            not_isolating: Vec::new(),
+            not_isolating: Default::default(),
             slots: 1,
         };
         assert_eq!(t.one(Command::Claim(claim)).await.unwrap_err(), Refused::Superseded);
@@ -228,7 +228,7 @@ pub async fn worker_is_passed_over_by_tasks_that_avoid_it(t: &mut Harness) {
             shared,
             slots: 1,
             probes: None,
-            not_isolating: Vec::new(),
+            not_isolating: Default::default(),
         })
     };
     assert!(matches!(t.one(claim(&sick, vec![route])).await, Ok(Reply::PassedOver)));

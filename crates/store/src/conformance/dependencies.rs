@@ -217,7 +217,7 @@ pub async fn result_reaches_dependent_of_same_batch(t: &mut Harness) {
         shared: Vec::new(),
         slots: 1,
         probes: None,
-        not_isolating: Vec::new(),
+        not_isolating: Default::default(),
     };
     t.batch(vec![ask(first.id, finish(attempt_of(&given[0]), done())), Command::Claim(claim)]).await;
     assert_eq!(previous(t, dependent.id), [(first.id, Some(Bytes::from_static(b"42")))]);

@@ -190,7 +190,7 @@ impl Harness {
 
     pub async fn claim_from(&mut self, by: &WorkerRef, routes: Vec<RouteId>, slots: usize) -> Vec<Arc<Task>> {
         let before = self.commits.len();
-        let (namespace, worker, shared, not_isolating) = (namespace("n"), by.clone(), vec![], vec![]);
+        let (namespace, worker, shared, not_isolating) = (namespace("n"), by.clone(), vec![], Arc::default());
         let claim = Claim { namespace, worker, routes, shared, slots, probes: None, not_isolating };
         let count = match self.one(Command::Claim(claim)).await {
             Ok(Reply::Claimed(count)) => count,

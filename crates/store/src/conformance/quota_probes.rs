@@ -45,7 +45,7 @@ async fn probe(t: &mut Harness, worker: &WorkerRef, slots: usize) -> Vec<Arc<Tas
         shared: Vec::new(),
         slots,
         probes: Some(ONE),
-        not_isolating: Vec::new(),
+        not_isolating: Default::default(),
     };
     t.one(Command::Claim(claim)).await.unwrap();
     let Some(commit) = t.commits.last() else { return Vec::new() };

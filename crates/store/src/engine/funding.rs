@@ -1,6 +1,7 @@
 //! Room in budgets: an assignment reserves what its attempt usually costs, what finds no room waits, and continues once there is
 //! some. `budgets` keeps the books.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ impl<B: Backend> Engine<B> {
         &mut self,
         key: TaskKey,
         agent: &AgentName,
-        not_isolating: &[AgentName],
+        not_isolating: &BTreeSet<AgentName>,
         now: Timestamp,
     ) -> Result<Funds, Error> {
         self.load(key)?;
@@ -141,7 +142,7 @@ impl<B: Backend> Engine<B> {
         &self,
         task: &Task,
         agent: &AgentName,
-        not_isolating: &[AgentName],
+        not_isolating: &BTreeSet<AgentName>,
         own: BudgetWait,
         now: Timestamp,
     ) -> Option<BudgetWait> {
@@ -182,7 +183,7 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Returns the other agents of a namespace that have all of some capabilities.
-    fn agents_with(&self, but: &AgentKey, words: &std::collections::BTreeSet<String>) -> Vec<AgentName> {
+    fn agents_with(&self, but: &AgentKey, words: &BTreeSet<String>) -> Vec<AgentName> {
         let is_near = |key: &&AgentKey| key.0 == but.0;
         let before = self.memory.agents.range(..but.clone()).rev().map(|(key, _)| key);
         let behind = self.memory.agents.range(but.clone()..).map(|(key, _)| key);

@@ -15,7 +15,7 @@ fn claim(routes: std::ops::Range<u32>, slots: usize) -> Command {
         routes: routes.map(RouteId).collect(),
         shared: Vec::new(),
         probes: None,
-        not_isolating: Vec::new(),
+        not_isolating: Default::default(),
         slots,
     })
 }

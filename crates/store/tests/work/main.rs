@@ -128,7 +128,7 @@ fn life_of_a_task(size: usize) -> Vec<Calls> {
         routes: vec![RouteId(u32::try_from(size).unwrap())],
         shared: Vec::new(),
         probes: None,
-        not_isolating: Vec::new(),
+        not_isolating: Default::default(),
         slots: 4,
     };
     let replies = step(vec![Command::Claim(claim)]);
@@ -159,7 +159,7 @@ fn large_batch_loads_and_writes_once() {
         routes: vec![RouteId(1)],
         shared: Vec::new(),
         probes: None,
-        not_isolating: Vec::new(),
+        not_isolating: Default::default(),
         slots: 200,
     };
     let (claimed, _) = calls(&mut engine, vec![Command::Claim(claim)]);

@@ -55,9 +55,61 @@ fn claims_for_isolation_name_agents_without() {
     enqueue(&scheduler, 0, &["code", ISOLATED]);
     let plans = scheduler.plan();
     let named: Vec<_> =
-        plans.iter().map(|plan| (&plan.claim.worker.worker, &plan.claim.not_isolating[..])).collect();
-    assert_eq!(named, [(&key(0).1, &[agent_name(1)][..])]);
+        plans.iter().map(|plan| (&plan.claim.worker.worker, &*plan.claim.not_isolating)).collect();
+    assert_eq!(named, [(&key(0).1, &BTreeSet::from([agent_name(1)]))]);
     enqueue(&scheduler, 1, &["code"]);
     let plain = scheduler.plan();
     assert!(!plain.is_empty() && plain.iter().all(|plan| plan.claim.not_isolating.is_empty()));
+}
+
+/// A list of its own for each claim would cost as much as there are agents.
+#[test]
+fn claims_share_one_list_of_agents() {
+    let scheduler = Scheduler::new(Counter::default());
+    for (number, agent, isolated) in [(0, 0, true), (1, 0, true), (2, 1, false), (3, 2, false)] {
+        assert!(scheduler.register(worker(number, agent, isolated)).is_ok());
+    }
+    for _ in 0..2 {
+        enqueue(&scheduler, 0, &["code", ISOLATED]);
+    }
+    let plans = scheduler.plan();
+    let [one, two] = &plans[..] else { panic!("{} claims", plans.len()) };
+    assert_eq!(*one.claim.not_isolating, BTreeSet::from([agent_name(1), agent_name(2)]));
+    assert!(Arc::ptr_eq(&one.claim.not_isolating, &two.claim.not_isolating));
+}
+
+#[test]
+fn agents_lack_isolation_while_workers_without_take_tasks() {
+    let scheduler = Scheduler::new(Counter::default());
+    let agent = (namespace(), agent_name(0));
+    let lacks = || {
+        let listed = scheduler.state().matching.isolation.lacking(&agent.0).contains(&agent.1);
+        assert_eq!(scheduler.lacks_isolation(&agent), listed);
+        listed
+    };
+    let leave = |number| {
+        let session = scheduler.inspect(&key(number), WorkerEntry::worker_ref).expect("a worker");
+        assert!(scheduler.remove(&key(number), &session));
+    };
+    assert!(!lacks(), "it has no workers");
+    for number in [0, 1] {
+        assert!(scheduler.register(worker(number, 0, false)).is_ok());
+        assert!(lacks());
+    }
+    scheduler.update_any(&key(0), |entry| entry.draining = true);
+    assert!(lacks(), "the other one takes tasks");
+    scheduler.update_any(&key(1), |entry| entry.draining = true);
+    assert!(!lacks(), "none takes tasks");
+    scheduler.update_any(&key(1), |entry| entry.draining = false);
+    assert!(lacks());
+    assert!(scheduler.register(worker(2, 0, true)).is_ok());
+    assert!(!lacks());
+    scheduler.update_any(&key(2), |entry| entry.session = None);
+    assert!(!lacks(), "its machine isolates, and it may be back");
+    leave(2);
+    assert!(lacks());
+    leave(1);
+    assert!(!lacks(), "the worker that is left takes no tasks");
+    leave(0);
+    assert!(!lacks());
 }

@@ -149,7 +149,7 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
                 worker: view.session(*space, *worker, *old),
                 shared: if *old { Vec::new() } else { routes.clone().collect() },
                 probes: None,
-                not_isolating: Vec::new(),
+                not_isolating: Default::default(),
                 routes: routes.collect(),
                 slots: *slots,
             })
