@@ -1,9 +1,9 @@
-//! Clocks of a task: how long it may wait and work.
+//! Clocks of a task: how long it may wait and work, and when time next changes it.
 
 use std::time::Duration;
 
 use super::storing::MAX_STORING_TIME;
-use super::{DEFAULT_CANCEL_GRACE, DEFAULT_TIMEOUT, State, Task};
+use super::{ACCEPT_TIMEOUT, CONFIRM_SLACK, DEFAULT_CANCEL_GRACE, DEFAULT_TIMEOUT, State, Task};
 use crate::Timestamp;
 
 /// Time for a worker to store what an attempt has left, once its work has ended: the storage may be down for long, and a worker
@@ -57,5 +57,40 @@ impl Task {
     pub fn held_up_since(&self) -> Option<Timestamp> {
         let assignment = self.assignment.as_ref().filter(|_| self.state == State::Running)?;
         assignment.paused_at.filter(|_| !assignment.work_ended)
+    }
+
+    /// Returns when [`Command::Tick`](super::Command::Tick) next has an effect, or when an ended task expires; `None` for a task that only waits for
+    /// others, or for a person.
+    /// A worker that comes back has a moment to report what ended while it was away.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.due_if_sent(|at| at)
+    }
+
+    /// As [`due`](Self::due), where `sent` returns when an assignment of a time was sent: its worker may accept it for some time since then.
+    pub fn due_if_sent(&self, sent: impl FnOnce(Timestamp) -> Timestamp) -> Option<Timestamp> {
+        fn earliest<const N: usize>(times: [Option<Timestamp>; N]) -> Option<Timestamp> {
+            times.into_iter().flatten().min()
+        }
+        match self.state {
+            State::Pending => earliest([self.not_before, self.retry_at, self.queue_deadline()]),
+            State::Queued => self.queue_deadline(),
+            State::Assigned => {
+                let taken_by =
+                    self.assignment.as_ref().map(|assignment| sent(assignment.at) + ACCEPT_TIMEOUT);
+                earliest([taken_by, self.confirm_by])
+            }
+            State::Running | State::InputRequired => {
+                let resumed = self.assignment.as_ref().and_then(|assignment| assignment.resumed_at);
+                let overdue = self.deadline().map(|at| at + self.cancel_grace() + CONFIRM_SLACK);
+                let due = earliest([overdue, self.confirm_by])?;
+                Some(resumed.map_or(due, |at| due.max(at + CONFIRM_SLACK)))
+            }
+            State::Succeeded | State::Failed | State::Cancelled => self.expires_at(),
+        }
+    }
+
+    /// Returns when an ended task is removed by its own TTL.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        Some(self.ended_at? + self.ttl?)
     }
 }

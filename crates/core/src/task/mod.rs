@@ -365,33 +365,4 @@ impl Task {
     pub fn avoids(&self, worker: &WorkerName, now: Timestamp) -> bool {
         self.avoid.as_ref() == Some(worker) && self.queued_at.is_some_and(|at| now < at + AVOID_TIME)
     }
-
-    /// Returns when [`Command::Tick`] next has an effect, or when an ended task expires; `None` for a task that only waits for
-    /// others, or for a person.
-    /// A worker that comes back has a moment to report what ended while it was away.
-    pub fn due(&self) -> Option<Timestamp> {
-        fn earliest<const N: usize>(times: [Option<Timestamp>; N]) -> Option<Timestamp> {
-            times.into_iter().flatten().min()
-        }
-        match self.state {
-            State::Pending => earliest([self.not_before, self.retry_at, self.queue_deadline()]),
-            State::Queued => self.queue_deadline(),
-            State::Assigned => {
-                let taken_by = self.assignment.as_ref().map(|a| a.at + ACCEPT_TIMEOUT);
-                earliest([taken_by, self.confirm_by])
-            }
-            State::Running | State::InputRequired => {
-                let resumed = self.assignment.as_ref().and_then(|assignment| assignment.resumed_at);
-                let overdue = self.deadline().map(|at| at + self.cancel_grace() + CONFIRM_SLACK);
-                let due = earliest([overdue, self.confirm_by])?;
-                Some(resumed.map_or(due, |at| due.max(at + CONFIRM_SLACK)))
-            }
-            State::Succeeded | State::Failed | State::Cancelled => self.expires_at(),
-        }
-    }
-
-    /// Returns when an ended task is removed by its own TTL.
-    pub fn expires_at(&self) -> Option<Timestamp> {
-        Some(self.ended_at? + self.ttl?)
-    }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use rota_core::Timestamp;
-use rota_core::task::{ACCEPT_TIMEOUT, State, Task};
+use rota_core::task::Task;
 
 use super::Engine;
 use crate::Backend;
@@ -29,12 +29,5 @@ impl<B: Backend> Engine<B> {
 
 /// Returns the deadline of a task on a worker, of which no assignment from before `accept_from` could be accepted earlier.
 pub(super) fn due(task: &Task, accept_from: Timestamp) -> Option<Timestamp> {
-    let at = task.assignment.as_ref().map(|assignment| assignment.at).filter(|at| *at < accept_from);
-    match at {
-        Some(at) if task.state == State::Assigned => {
-            let accept_by = accept_from.min(at + MAX_SLOW) + ACCEPT_TIMEOUT;
-            Some(task.confirm_by.map_or(accept_by, |at| at.min(accept_by)))
-        }
-        _ => task.due(),
-    }
+    task.due_if_sent(|at| at.max(accept_from.min(at + MAX_SLOW)))
 }
