@@ -5,7 +5,8 @@
 //!
 //! # The path of a call
 //!
-//! 1. `trust` accepts the connection, authenticates the caller and checks the role that the call requires.
+//! 1. `trust` accepts the connection, authenticates the caller and checks the role that the call requires. `message_limits` bounds what
+//!    the call may send, before anything of it is decoded.
 //! 2. A service in `grpc` validates the request with `wire` and turns it into a command. A creation also reserves a
 //!    free slot of a worker with the `scheduler`, so that creating and assigning a task are one transaction.
 //! 3. `store_client` hands the command to the store, which answers once it is durable. The service converts the reply.
@@ -68,6 +69,7 @@ mod keys;
 mod kinds;
 mod lineage;
 mod lost_history;
+mod message_limits;
 mod metrics;
 mod notify;
 mod options;

@@ -29,10 +29,10 @@ use crate::around::{Share, around, unless_answered};
 use crate::error::{Error, ShutdownOutcome};
 use crate::grpc::{self, deadline, encoded, ending, traced};
 use crate::trust::{accept, auth, cors, roles, scope};
-use crate::{code_flow, http, sessions};
+use crate::{code_flow, http, message_limits};
 
 /// Largest message that is accepted.
-const MAX_MESSAGE_SIZE: usize = sessions::MAX_REQUEST;
+const MAX_MESSAGE_SIZE: usize = message_limits::MAX_REQUEST;
 const MAX_HEALTH_REQUEST: usize = 256;
 
 impl Bound {
@@ -52,12 +52,12 @@ impl Bound {
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
         let workers = WorkerServiceServer::new(services.workers)
-            .max_decoding_message_size(sessions::MAX_MESSAGE)
+            .max_decoding_message_size(message_limits::MAX_MESSAGE)
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
-        let agents =
-            AgentServiceServer::new(services.agents).max_decoding_message_size(sessions::MAX_ADMIN_REQUEST);
-        let admin =
-            AdminServiceServer::new(services.admin).max_decoding_message_size(sessions::MAX_ADMIN_REQUEST);
+        let agents = AgentServiceServer::new(services.agents)
+            .max_decoding_message_size(message_limits::MAX_ADMIN_REQUEST);
+        let admin = AdminServiceServer::new(services.admin)
+            .max_decoding_message_size(message_limits::MAX_ADMIN_REQUEST);
         let artifacts = ArtifactServiceServer::new(services.artifacts)
             .max_decoding_message_size(MAX_MESSAGE_SIZE)
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
@@ -72,7 +72,7 @@ impl Bound {
             .max_encoding_message_size(2 * MAX_MESSAGE_SIZE);
         let health = HealthServer::new(services.health).max_decoding_message_size(MAX_HEALTH_REQUEST);
 
-        let max_body = |path: &str| roles::is_anonymous(path).then_some(sessions::MAX_ANONYMOUS);
+        let max_body = |path: &str| roles::is_anonymous(path).then_some(message_limits::MAX_ANONYMOUS);
         let gateway = Gateway::new(base.as_str(), max_body).map_err(Error::Gateway)?;
 
         let (calls, open) = (TaskTracker::new(), TaskTracker::new());
@@ -113,7 +113,7 @@ impl Bound {
             .layer(tonic_web::GrpcWebLayer::new())
             .layer(Share)
             // In front of all that reads messages.
-            .map_request(sessions::limit)
+            .map_request(message_limits::limit)
             .layer(unless_answered(move |request| {
                 scope::permit(Arc::clone(&gateway), MAX_MESSAGE_SIZE, request)
             }))

@@ -15,11 +15,11 @@ use tonic::{Status, Streaming};
 
 use super::acknowledge::{ack, result_ack};
 use super::deps::{Opened, SessionDeps};
-use super::message_limits::Sizes;
 use super::take::{take, take_large};
 use super::{STORE_RETRY_DELAY, lost_events};
 use crate::clock::now;
 use crate::dispatcher::STALE_ATTEMPT_GRACE;
+use crate::message_limits::Sizes;
 use crate::scheduler::SessionHandle;
 use crate::store_client::Replies;
 use crate::wire::status;

@@ -18,9 +18,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::deps::{Opened, SessionDeps};
-use super::message_limits::Sizes;
 use super::{checkpoint, hello, inbound, keep_artifacts, previous_result, step_results, worker_loss};
 use crate::clock::now;
+use crate::message_limits::Sizes;
 use crate::scheduler::SessionHandle;
 use crate::trust::identity::Identity;
 use crate::trust::token_registry::{self, TokenSession};

@@ -1,6 +1,8 @@
 //! Limits of the messages of all calls: of bytes, of elements, of the memory of what is decoded, and of the time until the only message
 //! of a call has arrived. They are applied to encoded messages before anything of them is decoded. Knows nothing of identities.
 
+mod elements;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::elements::{self, Bounds, Excess, Input};
+use self::elements::{Bounds, Excess, Input};
 use crate::trust::roles;
 use crate::trust::scope::MESSAGE_TIMEOUT;
 use crate::wire::status::error;
@@ -47,11 +49,11 @@ const ELEMENT_BYTES: usize = 256;
 
 /// Memory of the decoded messages of a session, by estimate, from their arrival until they are taken, in their order.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sizes(Arc<Mutex<VecDeque<usize>>>);
+pub(crate) struct Sizes(Arc<Mutex<VecDeque<usize>>>);
 
 impl Sizes {
     /// Returns the size of the next message.
-    pub(super) fn take(&self) -> usize {
+    pub(crate) fn take(&self) -> usize {
         self.0.lock().pop_front().unwrap_or(MAX_MESSAGE)
     }
 }
