@@ -25,6 +25,8 @@ pub struct Pool {
     pub slots: u32,
     /// Tasks that wait for a slot of this pool, regardless of its capacity.
     pub queued: u64,
+    /// How many of these only workers that isolate their attempts may take.
+    pub isolated: u64,
     pub workers: Vec<WorkerView>,
     /// Idle time after which a worker beyond the floor is drained.
     pub idle_timeout: Duration,
@@ -45,6 +47,8 @@ pub struct WorkerView {
     pub connected: bool,
     /// Whether it gets no tasks although it is connected, for example since its disk is full. Its slots are no capacity.
     pub unavailable: bool,
+    /// Whether it has shown that it does not isolate its attempts. One that has never been connected may.
+    pub not_isolated: bool,
     /// Whether it was started and has never been connected.
     pub starting: bool,
     /// Time without a task; `None` while it has one, or if unknown. Of a starting worker: the time since it was started,
@@ -76,15 +80,13 @@ pub fn plan(pool: &Pool) -> Plan {
     let ceiling = u64::from(pool.ceiling.max(pool.floor));
     let all = pool.workers.len() as u64;
     let live = pool.workers.iter().filter(|worker| !worker.draining).count() as u64;
-    let free: u64 = pool
-        .workers
-        .iter()
-        .filter(|worker| !worker.draining && !worker.unavailable)
-        .map(|worker| slots.saturating_sub(u64::from(worker.running.saturating_sub(worker.storing))))
-        .sum();
-    let wanted = pool.queued.saturating_add(u64::from(pool.spare) * slots);
+    let free = free_slots(pool, slots);
+    let all_wanted = pool.queued.saturating_add(u64::from(pool.spare) * slots);
+    let wanted = Slots { all: all_wanted, isolating: pool.isolated };
 
-    let for_demand = wanted.saturating_sub(free).div_ceil(slots);
+    let missing = wanted.without(free);
+    let isolating = if has_tried(pool) { 0 } else { missing.isolating };
+    let for_demand = missing.all.max(isolating).div_ceil(slots);
     let for_floor = u64::from(pool.floor).saturating_sub(live);
     if pool.pressed {
         return Plan { start: 0, drain: relieved(pool, live) };
@@ -94,21 +96,66 @@ pub fn plan(pool: &Pool) -> Plan {
         return Plan { start: u32::try_from(start).unwrap_or(u32::MAX), drain: Vec::new() };
     }
     let mut drain = surplus(pool, ceiling, live, free, wanted, slots);
-    if drain.is_empty() && for_demand > 0 {
-        drain.extend(replaced(pool));
+    if drain.is_empty() && missing.all.max(missing.isolating) > 0 {
+        drain.extend(replaced(pool, missing.isolating > 0));
     }
     Plan { start: 0, drain }
 }
 
-/// Returns a worker that makes room for another one: it gets no tasks, and would keep its place as long as there is demand.
-/// One at a time, since the next may be no better.
-fn replaced(pool: &Pool) -> Option<String> {
+/// Slots of workers, or tasks for them.
+#[derive(Debug, Clone, Copy)]
+struct Slots {
+    all: u64,
+    /// Those of workers that isolate their attempts, or may.
+    isolating: u64,
+}
+
+impl Slots {
+    fn without(self, other: Self) -> Self {
+        let all = self.all.saturating_sub(other.all);
+        Self { all, isolating: self.isolating.saturating_sub(other.isolating) }
+    }
+
+    fn cover(self, wanted: Self) -> bool {
+        self.all >= wanted.all && self.isolating >= wanted.isolating
+    }
+}
+
+impl WorkerView {
+    /// Returns these slots as slots of the worker.
+    fn slots(&self, count: u64) -> Slots {
+        Slots { all: count, isolating: if self.not_isolated { 0 } else { count } }
+    }
+}
+
+/// Returns the free slots of workers that take tasks.
+fn free_slots(pool: &Pool, slots: u64) -> Slots {
+    let serving = pool.workers.iter().filter(|worker| !worker.draining && !worker.unavailable);
+    serving.fold(Slots { all: 0, isolating: 0 }, |sum, worker| {
+        let occupied = u64::from(worker.running.saturating_sub(worker.storing));
+        let free = worker.slots(slots.saturating_sub(occupied));
+        Slots { all: sum.all + free.all, isolating: sum.isolating + free.isolating }
+    })
+}
+
+/// Whether more workers are idle that do not isolate than are kept in any case: others were started in vain where machines do not
+/// isolate. One of them has to end before the next one is tried.
+fn has_tried(pool: &Pool) -> bool {
+    let idle = pool.workers.iter().filter(|worker| worker.not_isolated && !worker.draining);
+    let idle = idle.filter(|worker| worker.running == 0 && worker.idle_for.is_some()).count() as u64;
+    idle > u64::from(pool.floor.max(pool.spare).max(1))
+}
+
+/// Returns a worker that makes room for another one: it gets no tasks, or, `for_isolation`, none of those that wait, and would keep its
+/// place as long as there is demand. One at a time, since the next may be no better.
+fn replaced(pool: &Pool, for_isolation: bool) -> Option<String> {
     if pool.workers.iter().any(|worker| worker.draining || worker.starting) {
         return None;
     }
-    let sick =
-        pool.workers.iter().filter(|worker| worker.connected && worker.unavailable && worker.running == 0);
-    let longest = sick.filter_map(|worker| Some((worker.idle_for?, worker))).max_by_key(|(idle, _)| *idle);
+    let is_useless = |worker: &WorkerView| worker.unavailable || for_isolation && worker.not_isolated;
+    let useless =
+        (pool.workers.iter()).filter(|worker| worker.connected && is_useless(worker) && worker.running == 0);
+    let longest = useless.filter_map(|worker| Some((worker.idle_for?, worker))).max_by_key(|(idle, _)| *idle);
     longest.filter(|(idle, _)| *idle >= REPLACE_AFTER).map(|(_, worker)| worker.name.clone())
 }
 
@@ -141,232 +188,30 @@ fn idle(pool: &Pool) -> Vec<(&WorkerView, Duration)> {
 }
 
 /// Returns the workers that are not needed, or too many.
-fn surplus(pool: &Pool, ceiling: u64, mut live: u64, mut free: u64, wanted: u64, slots: u64) -> Vec<String> {
+fn surplus(
+    pool: &Pool,
+    ceiling: u64,
+    mut live: u64,
+    mut free: Slots,
+    wanted: Slots,
+    slots: u64,
+) -> Vec<String> {
     let mut drain = Vec::new();
     for (worker, idle_for) in idle(pool) {
-        let slots = if worker.unavailable { 0 } else { slots };
+        let left = free.without(worker.slots(if worker.unavailable { 0 } else { slots }));
         let too_many = live > ceiling;
-        let unneeded = live > u64::from(pool.floor)
-            && idle_for >= pool.idle_timeout
-            && free.saturating_sub(slots) >= wanted;
+        // One that does not isolate has nothing that tasks for isolation miss.
+        let suffices = if worker.not_isolated { left.all >= wanted.all } else { left.cover(wanted) };
+        let unneeded = live > u64::from(pool.floor) && idle_for >= pool.idle_timeout && suffices;
         if !too_many && !unneeded {
             continue;
         }
         drain.push(worker.name.clone());
         live -= 1;
-        free = free.saturating_sub(slots);
+        free = left;
     }
     drain
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn idle(name: &str, seconds: u64) -> WorkerView {
-        WorkerView {
-            name: name.into(),
-            connected: true,
-            idle_for: Some(Duration::from_secs(seconds)),
-            ..Default::default()
-        }
-    }
-
-    fn busy(name: &str, running: u32) -> WorkerView {
-        WorkerView { name: name.into(), running, connected: true, ..Default::default() }
-    }
-
-    fn starting(name: &str) -> WorkerView {
-        WorkerView { name: name.into(), starting: true, ..Default::default() }
-    }
-
-    fn pool(floor: u32, ceiling: u32, queued: u64, workers: Vec<WorkerView>) -> Pool {
-        let idle_timeout = Duration::from_secs(60);
-        Pool { floor, ceiling, spare: 0, slots: 1, queued, workers, idle_timeout, pressed: false }
-    }
-
-    fn start(pool: &Pool) -> u32 {
-        let plan = plan(pool);
-        assert_eq!(plan.drain, [""; 0]);
-        plan.start
-    }
-
-    fn drain(pool: &Pool) -> Vec<String> {
-        let plan = plan(pool);
-        assert_eq!(plan.start, 0);
-        plan.drain
-    }
-
-    #[test]
-    fn empty_demand_plans_nothing() {
-        assert_eq!(plan(&pool(0, 5, 0, vec![])), Plan::default());
-        assert_eq!(plan(&Pool::default()), Plan::default());
-    }
-
-    #[test]
-    fn floor_is_always_running() {
-        assert_eq!(start(&pool(2, 5, 0, vec![])), 2);
-        assert_eq!(start(&pool(2, 5, 0, vec![starting("a")])), 1);
-        assert_eq!(start(&pool(3, 1, 0, vec![])), 3, "a ceiling below the floor counts as the floor");
-        assert_eq!(drain(&pool(1, 5, 0, vec![idle("a", 900)])), [""; 0]);
-    }
-
-    #[test]
-    fn demand_starts_workers_up_to_ceiling() {
-        assert_eq!(start(&pool(0, 5, 3, vec![])), 3);
-        assert_eq!(start(&pool(0, 5, 30, vec![busy("a", 1)])), 4);
-        assert_eq!(start(&pool(0, 5, 3, vec![starting("a"), starting("b")])), 1, "starting ones are coming");
-        assert_eq!(start(&pool(0, 5, 1, vec![idle("a", 1)])), 0, "a free slot is there");
-        assert_eq!(start(&pool(0, 5, u64::MAX, vec![])), 5);
-    }
-
-    #[test]
-    fn slots_count_as_capacity() {
-        let mut p = pool(0, 9, 10, vec![busy("a", 3)]);
-        p.slots = 4;
-        assert_eq!(start(&p), 3, "one free slot, nine tasks more");
-        p.workers = vec![busy("a", 9)];
-        p.queued = 1;
-        assert_eq!(start(&p), 1, "more running than slots is no negative capacity");
-    }
-
-    #[test]
-    fn stored_files_hold_no_slot_and_keep_their_worker() {
-        let storing = |name, running| WorkerView { storing: 1, ..busy(name, running) };
-        assert_eq!(start(&pool(0, 5, 1, vec![storing("a", 1)])), 0, "it takes the task");
-        assert_eq!(start(&pool(0, 5, 1, vec![storing("a", 2)])), 1);
-        let mut p = pool(0, 5, 0, vec![storing("a", 1)]);
-        p.spare = 1;
-        assert_eq!(start(&p), 0, "it is the spare one");
-        // Its disk may end with it.
-        p.workers.push(WorkerView { idle_for: Some(Duration::from_secs(900)), ..storing("b", 1) });
-        p.workers.push(idle("c", 900));
-        assert_eq!(drain(&p), ["c"]);
-        p.ceiling = 1;
-        assert_eq!(drain(&p), ["c"], "even of too many");
-    }
-
-    #[test]
-    fn spare_workers_are_kept() {
-        let mut p = pool(0, 5, 0, vec![busy("a", 1)]);
-        p.spare = 2;
-        assert_eq!(start(&p), 2);
-        p.workers = vec![busy("a", 1), idle("b", 900), idle("c", 900)];
-        assert_eq!(drain(&p), [""; 0]);
-        p.workers.push(idle("d", 901));
-        assert_eq!(drain(&p), ["d"]);
-    }
-
-    #[test]
-    fn draining_workers_count_only_for_ceiling() {
-        let mut leaving = busy("a", 1);
-        leaving.draining = true;
-        assert_eq!(start(&pool(1, 1, 1, vec![leaving.clone()])), 0);
-        assert_eq!(start(&pool(1, 2, 5, vec![leaving])), 1);
-    }
-
-    #[test]
-    fn disconnected_worker_is_capacity_and_kept() {
-        let mut cut = idle("a", 900);
-        cut.connected = false;
-        assert_eq!(plan(&pool(1, 5, 1, vec![cut.clone()])), Plan::default());
-        assert_eq!(plan(&pool(0, 5, 0, vec![cut])), Plan::default());
-    }
-
-    #[test]
-    fn unavailable_workers_are_no_capacity_and_end_first() {
-        let sick = |name, seconds| WorkerView { unavailable: true, ..idle(name, seconds) };
-        assert_eq!(start(&pool(0, 5, 1, vec![sick("a", 1)])), 1);
-        assert_eq!(start(&pool(0, 1, 1, vec![sick("a", 1)])), 0, "it counts for the ceiling");
-        assert_eq!(start(&pool(1, 5, 0, vec![sick("a", 1)])), 0, "and for the floor");
-        let workers = vec![idle("a", 900), sick("b", 70), sick("c", 10)];
-        assert_eq!(drain(&pool(0, 5, 1, workers.clone())), ["b"], "the healthy one is needed");
-        assert_eq!(drain(&pool(0, 5, 0, workers)), ["b", "a"]);
-    }
-
-    #[test]
-    fn pressed_machine_starts_none_and_ends_idle_workers() {
-        let sick = |name, seconds| WorkerView { unavailable: true, ..idle(name, seconds) };
-        let pressed =
-            |floor, spare, queued, workers| Pool { pressed: true, spare, ..pool(floor, 9, queued, workers) };
-        assert_eq!(drain(&pressed(0, 0, 9, vec![sick("a", 1)])), [""; 0], "it reports the recovery");
-        assert_eq!(drain(&pressed(0, 0, 0, vec![sick("a", 1)])), ["a"], "nothing waits for a recovery");
-        assert_eq!(drain(&pressed(2, 0, 9, vec![sick("a", 1)])), [""; 0], "not even for the floor");
-        let workers = vec![busy("a", 1), sick("b", 1), idle("c", 2), idle("d", 3)];
-        assert_eq!(drain(&pressed(0, 0, 9, workers.clone())), ["b", "d", "c"], "immediately");
-        assert_eq!(drain(&pressed(0, 1, 9, workers.clone())), ["b", "d"], "a spare one stays");
-        assert_eq!(drain(&pressed(3, 0, 9, workers.clone())), ["b"], "the floor stays");
-        assert_eq!(start(&Pool { pressed: false, ..pressed(0, 0, 9, workers) }), 5, "it has recovered");
-    }
-
-    #[test]
-    fn unavailable_workers_at_the_ceiling_are_replaced() {
-        let sick = |name, seconds| WorkerView { unavailable: true, ..idle(name, seconds) };
-        assert_eq!(drain(&pool(0, 1, 1, vec![sick("a", 119)])), [""; 0], "it may recover");
-        assert_eq!(drain(&pool(0, 1, 1, vec![sick("a", 120)])), ["a"]);
-        assert_eq!(drain(&pool(2, 2, 9, vec![sick("a", 200), sick("b", 300)])), ["b"], "one at a time");
-        let leaving = WorkerView { draining: true, ..sick("b", 300) };
-        assert_eq!(drain(&pool(0, 2, 9, vec![sick("a", 200), leaving])), [""; 0]);
-        assert_eq!(drain(&pool(0, 2, 9, vec![sick("a", 200), starting("b")])), [""; 0]);
-        assert_eq!(drain(&pool(1, 1, 0, vec![sick("a", 900)])), [""; 0], "without demand it stays");
-        assert_eq!(drain(&pool(0, 2, 1, vec![busy("a", 1), sick("b", 200)])), ["b"]);
-    }
-
-    #[test]
-    fn only_idle_workers_drain_after_timeout() {
-        let workers = vec![idle("a", 70), busy("b", 1), idle("c", 59), idle("d", 80), starting("e")];
-        assert_eq!(drain(&pool(0, 9, 0, workers.clone())), ["d", "a"]);
-        assert_eq!(drain(&pool(4, 9, 0, workers.clone())), ["d"]);
-        assert_eq!(drain(&pool(0, 9, 3, workers)), ["d"], "three free slots must stay");
-    }
-
-    #[test]
-    fn unneeded_starts_are_withdrawn_first() {
-        let pending = |name, seconds| WorkerView { connected: false, starting: true, ..idle(name, seconds) };
-        let workers = vec![idle("a", 500), pending("b", 70), pending("c", 59)];
-        assert_eq!(drain(&pool(0, 9, 2, workers.clone())), ["b"]);
-        assert_eq!(drain(&pool(0, 9, 3, workers.clone())), [""; 0]);
-        assert_eq!(drain(&pool(1, 1, 1, workers)), ["b", "c"], "the ceiling was lowered");
-    }
-
-    #[test]
-    fn lowered_ceiling_drains_idle_immediately() {
-        let workers = vec![idle("a", 1), busy("b", 1), idle("c", 2)];
-        assert_eq!(drain(&pool(0, 2, 0, workers.clone())), ["c"]);
-        assert_eq!(drain(&pool(0, 0, 9, workers)), ["c", "a"]);
-    }
-
-    #[test]
-    fn plan_reaches_a_fixed_point() {
-        // Whatever it does leaves nothing more to do, once it is done.
-        for floor in 0..3 {
-            for ceiling in 0..4 {
-                for queued in 0..4 {
-                    for spare in 0..3 {
-                        let mut p =
-                            pool(floor, ceiling, queued, vec![idle("x", 99), busy("y", 1), idle("z", 99)]);
-                        p.spare = spare;
-                        let first = plan(&p);
-                        p.workers.retain(|worker| !first.drain.contains(&worker.name));
-                        p.workers.extend((0..first.start).map(|n| starting(&n.to_string())));
-                        assert_eq!(
-                            plan(&p),
-                            Plan::default(),
-                            "{floor} {ceiling} {queued} {spare}: {first:?}"
-                        );
-                        assert!(!first.drain.contains(&"y".to_owned()));
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn ceiling_follows_spec() {
-        let of = |replicas, max| ceiling(replicas, max);
-        assert_eq!(
-            [of(0, None), of(3, None), of(3, Some(2)), of(0, Some(4)), of(0, Some(0))],
-            [1, 3, 3, 4, 0]
-        );
-    }
-}
+mod tests;

@@ -140,6 +140,7 @@ impl Pool {
         };
         let reported: Vec<_> = self.demand.workers.iter().map(|worker| reported(worker, wall)).collect();
         let mut pool = scaling::Pool::managed(&bounds(spec), self.demand.queued, &self.managed(), &reported);
+        pool.isolated = u64::try_from(self.demand.queued_isolated).unwrap_or_default();
         // Another one would be on the same disk, and takes memory.
         pool.pressed = self.demand.workers.iter().any(|worker| {
             worker.connected && worker.not_ready && self.workers.contains_key(names::last(&worker.worker))
@@ -235,6 +236,7 @@ fn reported(worker: &WorkerDemand, wall: SystemTime) -> ReportedWorker {
         draining: worker.draining,
         connected: worker.connected,
         unavailable: worker.unavailable,
+        not_isolated: worker.connected && !worker.isolated,
         idle_for: idle_for(worker, wall),
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Demand {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) breakers: Arc<Breakers>,
+    /// Whether new workers may be on other machines, which may isolate attempts where those of others do not.
+    several_machines: bool,
     last: Arc<Mutex<Option<Last>>>,
 }
 
@@ -59,6 +61,8 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PoolStatus {
     pub(crate) queued: u64,
+    /// How many of these ask for workers that isolate their attempts, although others have free slots.
+    pub(crate) isolated: u64,
     pub(crate) workers: Vec<Arc<WorkerView>>,
     /// Workers that are not there, and whose disks have what attempts left.
     pub(crate) awaited: Vec<WorkerName>,
@@ -78,11 +82,13 @@ pub(crate) struct IsolatedTask {
 
 impl Demand {
     pub(crate) fn new(
-        scheduler: Arc<Scheduler>,
-        agents: Arc<AgentRegistry>,
-        breakers: Arc<Breakers>,
+        scheduler: &Arc<Scheduler>,
+        agents: &Arc<AgentRegistry>,
+        breakers: &Arc<Breakers>,
+        several_machines: bool,
     ) -> Self {
-        Self { scheduler, agents, breakers, last: Arc::default() }
+        let (scheduler, agents, breakers) = (Arc::clone(scheduler), Arc::clone(agents), Arc::clone(breakers));
+        Self { scheduler, agents, breakers, several_machines, last: Arc::default() }
     }
 
     /// Returns a snapshot that contains every change applied before the call, so that a caller finds what it has done
@@ -148,7 +154,11 @@ impl Demand {
                     IsolatedTask { namespace, id, agent, queued, worker: None, unavailable_since: None };
                 isolated.entry((task.namespace.clone(), id)).or_insert(task).queued = true;
             } else if let Some(agent) = self.preferred(route) {
-                pools.entry((route.namespace.clone(), agent)).or_default().queued += count;
+                let pool = pools.entry((route.namespace.clone(), agent)).or_default();
+                pool.queued += count;
+                if self.several_machines && route.target.demands_isolation() {
+                    pool.isolated += count;
+                }
             }
         }
         for (agent, (_, worker)) in &view.awaited {
@@ -203,12 +213,12 @@ impl Demand {
 #[cfg(test)]
 pub(crate) mod tests {
     use prometheus_client::metrics::counter::Counter;
-    use rota_core::Epoch;
     use rota_core::agent::Agent;
     use rota_core::breaker::Policy;
     use rota_core::spending::{Account, Budget, Scope};
-    use rota_core::target::Profile;
+    use rota_core::target::{ISOLATED, Profile};
     use rota_core::task::WorkerRef;
+    use rota_core::{Epoch, RouteId};
     use rota_store::{AccountChange, AgentChange};
 
     use super::*;
@@ -219,7 +229,7 @@ pub(crate) mod tests {
         let agents = Arc::new(AgentRegistry::default());
         let policy = Policy { failures: 1, cooldown: Duration::ZERO };
         let breakers = Breakers::new(policy, &scheduler, &agents, Arc::new(now));
-        Demand::new(scheduler, agents, Arc::new(breakers))
+        Demand::new(&scheduler, &agents, &Arc::new(breakers), true)
     }
 
     pub(crate) fn register(demand: &Demand, worker: usize) {
@@ -311,25 +321,45 @@ pub(crate) mod tests {
         assert!(snapshot.has_lost_worker(&route("agent")) && !snapshot.has_lost_worker(&route("other")));
     }
 
+    fn apply_agent(demand: &Demand, name: &str, capabilities: &[&str], budget: Budget) {
+        let agent = Agent {
+            namespace: Namespace::new("n").unwrap(),
+            name: AgentName::new(name).unwrap(),
+            generation: 1,
+            capabilities: capabilities.iter().map(|word| (*word).to_owned()).collect(),
+            defaults: Default::default(),
+            budget,
+            created_at: now(),
+            updated_at: now(),
+            payload: bytes::Bytes::new(),
+        };
+        demand.agents.apply(&AgentChange { agent: Arc::new(agent), deleted: false });
+    }
+
+    #[test]
+    fn isolation_is_demanded_of_other_machines_only() {
+        for (several_machines, isolated) in [(true, 3), (false, 0)] {
+            let demand = Demand { several_machines, ..demand() };
+            apply_agent(&demand, "coder", &["code"], Budget::default());
+            let namespace = Namespace::new("n").unwrap();
+            let route = |words: &[&str]| {
+                let target = Target::Capabilities(words.iter().map(|word| (*word).to_owned()).collect());
+                Route { namespace: namespace.clone(), target }
+            };
+            let routes = vec![(RouteId(0), route(&["code"])), (RouteId(1), route(&["code", ISOLATED]))];
+            demand.scheduler.restore(routes, vec![(RouteId(0), 2), (RouteId(1), 3)]);
+            let pool = demand.take_snapshot().pools.into_values().next().expect("a pool");
+            assert_eq!((pool.queued, pool.isolated), (5, isolated));
+        }
+    }
+
     #[test]
     fn demand_prefers_agents_with_money() {
         let demand = demand();
         let namespace = Namespace::new("n").unwrap();
         let budget = Budget { daily: Some(100), ..Budget::default() };
-        for (name, capabilities) in [("coder", vec!["code"]), ("rich", vec!["code", "review"])] {
-            let agent = Agent {
-                namespace: namespace.clone(),
-                name: AgentName::new(name).unwrap(),
-                generation: 1,
-                capabilities: capabilities.into_iter().map(str::to_owned).collect(),
-                defaults: Default::default(),
-                budget: if name == "coder" { budget } else { Budget::default() },
-                created_at: now(),
-                updated_at: now(),
-                payload: bytes::Bytes::new(),
-            };
-            demand.agents.apply(&AgentChange { agent: Arc::new(agent), deleted: false });
-        }
+        apply_agent(&demand, "coder", &["code"], budget);
+        apply_agent(&demand, "rich", &["code", "review"], Budget::default());
         let target = Target::Capabilities(["code".to_owned()].into());
         let route = Route { namespace: namespace.clone(), target };
         let preferred = || demand.preferred(&route).map(|name| name.to_string());

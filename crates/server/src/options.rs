@@ -54,6 +54,7 @@ pub struct Options {
     /// Name of this replica.
     pub replica: String,
     /// Whether something starts workers for single tasks. If not, isolation is ignored: every task is shared.
+    /// Then all workers are on this machine as well: others are not started because free ones do not isolate their attempts.
     pub isolates: bool,
     /// What tasks may set besides their work if their agent has no `overrides`: everything where one person owns agents and
     /// tasks.

@@ -144,7 +144,7 @@ impl Server {
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
         let deltas = Arc::new(Deltas::new(Arc::clone(&scheduler)));
         let breakers = Arc::new(Breakers::new(options.breakers, &scheduler, &agents, options.clock.clone()));
-        let demand = Demand::new(Arc::clone(&scheduler), Arc::clone(&agents), Arc::clone(&breakers));
+        let demand = Demand::new(&scheduler, &agents, &breakers, options.isolates);
         let web_push = WebPush::new(options.web_push, &sealer, &browser_sessions, &store);
         let notifier =
             Notifier::open(options.notifications, web_push.as_ref(), &store, &snapshot, &metrics).await?;

@@ -55,6 +55,8 @@ pub struct ReportedWorker {
     pub connected: bool,
     /// Whether it gets no tasks although it is connected.
     pub unavailable: bool,
+    /// Whether it is connected and does not isolate its attempts.
+    pub not_isolated: bool,
     pub idle_for: Option<Duration>,
 }
 
@@ -82,6 +84,7 @@ impl Pool {
                 draining: *state == ManagedState::Draining || report.is_some_and(|report| report.draining),
                 connected: report.is_some_and(|report| report.connected),
                 unavailable: report.is_some_and(|report| report.unavailable),
+                not_isolated: report.is_some_and(|report| report.not_isolated),
                 starting: *state == ManagedState::Starting,
                 idle_for: report.and_then(|report| report.idle_for),
             });
@@ -104,6 +107,7 @@ impl Pool {
             spare: count(bounds.spare_workers),
             slots: count(bounds.slots).max(1),
             queued: u64::try_from(queued).unwrap_or_default(),
+            isolated: 0,
             workers,
             idle_timeout: bounds.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
             pressed: false,
@@ -120,6 +124,7 @@ impl From<&ReportedWorker> for WorkerView {
             draining: worker.draining,
             connected: worker.connected,
             unavailable: worker.unavailable,
+            not_isolated: worker.not_isolated,
             starting: false,
             idle_for: worker.idle_for,
         }

@@ -56,8 +56,9 @@ pub(crate) fn plan(
         .collect();
     let reported = reported(demand, &shared);
     let mut pool = scaling::Pool::managed(&bounds(spec), demand.demand.queued, &managed, &reported);
+    pool.isolated = u64::try_from(demand.demand.queued_isolated).unwrap_or_default();
     if !runs_pods(spec) {
-        (pool.floor, pool.ceiling, pool.spare, pool.queued) = (0, 0, 0, 0);
+        (pool.floor, pool.ceiling, pool.spare, pool.queued, pool.isolated) = (0, 0, 0, 0, 0);
     }
     for worker in pool.workers.iter_mut().filter(|worker| worker.starting) {
         let pod = shared.iter().find(|pod| pod.name == worker.name);
@@ -229,6 +230,7 @@ fn reported(demand: &DemandSnapshot, shared: &[&WorkerPod]) -> Vec<ReportedWorke
         draining: worker.draining,
         connected: worker.connected,
         unavailable: worker.unavailable,
+        not_isolated: worker.connected && !worker.isolated,
         idle_for,
     };
     let own = shared.iter().filter_map(|pod| Some(convert(pod.worker.as_ref()?, pod.idle_for)));

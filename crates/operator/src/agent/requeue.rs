@@ -56,6 +56,14 @@ pub(super) fn after(
     if let Some(remaining) = sick.min() {
         delay = delay.min(remaining + IDLE_TIMEOUT_SLACK);
     }
+    // They may hold the place of a worker that takes what waits.
+    let replaceable = pods
+        .iter()
+        .filter(|pod| pod.worker.as_ref().is_some_and(|worker| worker.unavailable || !worker.isolated));
+    let remaining = replaceable.filter_map(|pod| REPLACE_AFTER.checked_sub(pod.idle_for?));
+    if let Some(remaining) = remaining.min() {
+        delay = delay.min(remaining + IDLE_TIMEOUT_SLACK);
+    }
     let idle_timeout = agent.spec.idle_timeout.map_or(DEFAULT_IDLE_TIMEOUT, |timeout| timeout.0);
     let floor = usize::try_from(agent.spec.replicas).unwrap_or_default();
     if pods.len() > floor {
@@ -69,6 +77,8 @@ pub(super) fn after(
 
 #[cfg(test)]
 mod tests {
+    use rota_proto::v1::WorkerDemand;
+
     use super::super::dereference::PodLifecycle;
     use super::super::origin::Origin;
     use super::*;
@@ -80,11 +90,34 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn kept_unknown_pods_are_looked_at() {
+    fn agent() -> Agent {
         let agent = "{apiVersion: rota.dev/v1alpha1, kind: Agent, metadata: {name: coder, namespace: team},
             spec: {runtime: {scripted: {}}}}";
-        let agent = serde_saphyr::from_str(agent).unwrap();
+        serde_saphyr::from_str(agent).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_workers_are_replaced_in_time() {
+        let state = AgentState::default();
+        for (isolated, unavailable, expected) in [
+            (true, false, RESYNC_INTERVAL),
+            (false, false, Duration::from_secs(20) + IDLE_TIMEOUT_SLACK),
+            (true, true, Duration::from_secs(20) + IDLE_TIMEOUT_SLACK),
+        ] {
+            let worker = WorkerDemand { connected: true, isolated, unavailable, ..Default::default() };
+            let pod = WorkerPod {
+                lifecycle: PodLifecycle::Serving,
+                worker: Some(worker),
+                idle_for: Some(REPLACE_AFTER - Duration::from_secs(20)),
+                ..Default::default()
+            };
+            assert_eq!(after(&agent(), &state, STATUS_INTERVAL, &[pod], &[], "hash"), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn kept_unknown_pods_are_looked_at() {
+        let agent = agent();
         let (state, pod) = (AgentState::default(), WorkerPod::default());
         let unknown = |lifecycle| [WorkerPod { origin: Origin::Unrecorded, lifecycle, ..pod.clone() }];
         for (unknown, expected) in [

@@ -127,6 +127,7 @@ fn demands(demand: &Demand, snapshot: &Snapshot, namespace: Option<&Namespace>) 
         v1::Demand {
             agent: names::agent(key.0.as_str(), &key.1),
             queued: num::to_i64(demand.admitted(key, pool.queued)),
+            queued_isolated: num::to_i64(demand.admitted(key, pool.isolated)),
             running: workers.iter().map(|worker| i64::from(worker.running)).sum(),
             workers,
             removed: false,

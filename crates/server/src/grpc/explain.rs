@@ -187,6 +187,7 @@ impl Explainer {
             slots: spec.slots,
             idle_timeout: None,
         };
+        let now = now();
         let workers = standing.into_iter().flat_map(|pool| &pool.workers);
         let reported = workers.map(|worker| ReportedWorker {
             running: small(worker.tasks.len()),
@@ -194,11 +195,14 @@ impl Explainer {
             draining: worker.draining,
             connected: worker.connected,
             unavailable: worker.is_unavailable(),
+            not_isolated: worker.connected && !worker.stats.isolated,
+            idle_for: worker.stats.idle_since.map(|since| now.since(since)),
             ..ReportedWorker::default()
         });
         let reported: Vec<_> = reported.collect();
         let queued = num::to_i64(self.demand.admitted(&key, standing.map_or(0, |pool| pool.queued)));
-        let scaled = scaling::Pool::observed(&bounds, queued, &reported);
+        let mut scaled = scaling::Pool::observed(&bounds, queued, &reported);
+        scaled.isolated = self.demand.admitted(&key, standing.map_or(0, |pool| pool.isolated));
         Some(Pool {
             managed: spec.management() != v1::Management::External,
             workers: small(reported.len()),

@@ -162,6 +162,28 @@ async fn task_demands_workers_that_isolate() -> Result<()> {
     Ok(())
 }
 
+/// Pools start workers in spite of free slots that the task cannot use, and explanations agree.
+#[tokio::test]
+async fn free_slots_without_isolation_start_another_worker() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    let agent = tasks::agent(client, "echo", tasks::script([]), &["code"]).await?;
+    let mut spec = agent.spec.context("an agent without a spec")?;
+    spec.management = v1::Management::Managed.into();
+    spec.max_replicas = Some(2);
+    let agent = v1::Agent { name: agent.name, spec: Some(spec), ..Default::default() };
+    client.update_agent(v1::UpdateAgentRequest { agent: Some(agent), ..Default::default() }).await?;
+    let _open = RawWorker::join(client, raw::hello("echo", "open", 1)).await?;
+    let task = tasks::create(client, demanding()).await?;
+    let demand = wait_for_demand(&cluster, |now| now.demands.iter().any(|one| one.queued == 1)).await?;
+    assert_eq!(demand.demands[0].queued_isolated, 1);
+    let explained = client.explain_task(v1::ExplainTaskRequest { name: task.name }).await?;
+    let starting = explained.causes.iter().find(|cause| cause.code == "pool_starting");
+    let message = starting.map(|cause| cause.message.as_str()).unwrap_or_default();
+    assert!(message.starts_with("1 more workers of agent echo are starting"), "{explained:?}");
+    Ok(())
+}
+
 /// An agent whose workers do not isolate is not waited for where another one may have workers that do.
 #[tokio::test]
 async fn demand_for_isolation_prefers_agents_that_may() -> Result<()> {

@@ -33,6 +33,18 @@ fn demand_starts_and_idle_timeout_drains() {
     assert_eq!(plan(&agent, "h", &pods, &demand(0), true).drain_idle, ["a"]);
 }
 
+#[test]
+fn free_pods_without_isolation_are_no_room_for_it() {
+    let agent = spec("replicas: 0, maxReplicas: 4");
+    let starts = |isolated: bool, queued_isolated| {
+        let mut pod = pod("a", PodLifecycle::Serving, Some(0));
+        pod.worker.as_mut().unwrap().isolated = isolated;
+        let demand = v1::Demand { queued: 1, queued_isolated, ..Default::default() };
+        plan(&agent, "h", &[pod], &DemandSnapshot { demand, ..Default::default() }, true).start
+    };
+    assert_eq!((starts(false, 0), starts(false, 1), starts(true, 1)), (0, 1, 0));
+}
+
 /// An outage of the storage of artifacts: tasks end, and leave their files with their workers.
 #[test]
 fn files_to_store_start_no_spare_pods_and_keep_theirs() {

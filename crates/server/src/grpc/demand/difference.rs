@@ -44,6 +44,7 @@ fn change_of_demand(before: &v1::Demand, after: &v1::Demand) -> v1::Demand {
         running: after.running,
         workers,
         removed: false,
+        queued_isolated: after.queued_isolated,
         awaited: after.awaited.clone(),
     }
 }
