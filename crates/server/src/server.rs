@@ -21,7 +21,6 @@ use crate::attention::Attention;
 use crate::background::{self, BackgroundDeps, BackgroundHandles, Claimer, CommitLoop};
 use crate::barrier::Barriers;
 use crate::breakers::Breakers;
-use crate::clock::now;
 use crate::code_flow::CodeFlow;
 use crate::commit_applier::CommitApplier;
 use crate::demand::Demand;
@@ -102,7 +101,7 @@ impl Server {
         let store = StoreClient::new(Arc::clone(&options.store), metrics.write_failures())
             .with_limits(options.limits.work, metrics.refused());
         let sealer = Arc::new(seal::open(&options.keys, &store).await?);
-        let lineage = Lineage::begin(&store, now()).await?;
+        let lineage = Lineage::begin(&store, crate::clock::now()).await?;
         metrics.history_lost(lineage.loss());
         let snapshot = options.store.snapshot().await?;
         let (listener, addr) = http::listen(options.listen).await?;
@@ -281,7 +280,7 @@ impl Server {
                 retention: options.timing.retention,
                 write_grace: options.timing.reconnect_grace,
                 due,
-                clock: options.clock,
+                clock: Arc::clone(&options.clock),
                 artifacts: artifacts.clone(),
                 notifier,
                 follower,
@@ -352,6 +351,7 @@ impl Server {
                 sign_in_codes: SignInCodes::default(),
                 storage: grpc::Storage {
                     store: store.clone(),
+                    clock: options.clock,
                     streams: streams.clone(),
                     backup: Arc::default(),
                     last_backup: metrics.last_backup(),

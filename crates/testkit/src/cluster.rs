@@ -44,20 +44,21 @@ struct Running {
     tokens: WorkerTokens,
 }
 
-fn clock(skew: Arc<AtomicI64>) -> Clock {
+/// Returns a clock that differs from the machine's by `database_skew` and by a skew that changes.
+fn clock(database_skew: i64, skew: Arc<AtomicI64>) -> Clock {
     Arc::new(move || {
         while skew.load(Ordering::Relaxed) == BLOCK_SKEW {
             std::thread::sleep(Duration::from_millis(5));
         }
         let skew = skew.load(Ordering::Relaxed);
         assert_ne!(skew, PANIC_SKEW, "the test makes the writer panic");
-        Timestamp(rota_telemetry::clock::unix_micros() + skew)
+        Timestamp(rota_telemetry::clock::unix_micros() + database_skew + skew)
     })
 }
 
 fn open(setup: &Setup, folder: &Path) -> Result<Arc<dyn Store>> {
     let seed = u64::from(std::process::id());
-    let clock = clock(Arc::clone(&setup.skew));
+    let clock = clock(setup.database_skew, Arc::clone(&setup.skew));
     Ok(match setup.backend {
         Backend::Memory => {
             let memory = InMemoryStore::default();
@@ -268,7 +269,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 keys: rota_server::KeyFiles::new(folder.join("secrets.key")),
                 replica: "test".to_owned(),
                 isolates: true,
-                clock: clock(Arc::default()),
+                clock: clock(setup.database_skew, Arc::default()),
                 overrides: rota_proto::v1::Overrides::Limits,
                 timing: setup.timing,
                 console: true,

@@ -88,7 +88,7 @@ pub(crate) struct BackgroundDeps {
     /// How long nothing is judged after a failed write.
     pub(crate) write_grace: Duration,
     pub(crate) due: watch::Receiver<Option<Timestamp>>,
-    /// Clock by which `due` is set.
+    /// Clock of the store, by which `due` is set and records age.
     pub(crate) clock: Clock,
     pub(crate) stop: CancellationToken,
 }
@@ -124,11 +124,11 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let help = "Admits a probe task when a circuit breaker's cooldown is over";
     let breakers = breakers::run(breakers, store.clone(), stop.clone(), monitor("breakers", help));
     let help = "Applies timeouts, start times and retries that are due";
-    let (workers, stopped) = (Arc::clone(&scheduler), stop.clone());
+    let (workers, stopped, of_store) = (Arc::clone(&scheduler), stop.clone(), Arc::clone(&clock));
     let timer =
         timer::run(store.clone(), workers, (due, clock), write_grace, stopped, monitor("timer", help));
     let help = "Removes records older than their retention";
-    let prune = prune::run(store.clone(), retention, stop.clone(), monitor("prune", help));
+    let prune = prune::run(store.clone(), retention, of_store, stop.clone(), monitor("prune", help));
     let notifications = notifier.run(store.clone(), stop.clone());
     let help = "Looks at the pull requests of tasks, which their checks and comments continue";
     let follower = follower.map(|follower| (follower, monitor("pull-requests", help)));

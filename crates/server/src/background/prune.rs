@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use rota_core::Timestamp;
 use rota_store::Prune;
+use rota_store::single_writer::Clock;
 use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::now;
 use crate::store_client::StoreClient;
 
 const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
@@ -17,15 +17,16 @@ const EPOCH_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// Records of each kind in one transaction: few, so that other commands hardly wait.
 const MAX_PRUNED: usize = 200;
 
-/// Prunes until `stop`. `retention` is how long ended tasks are kept; `None` keeps them.
+/// Prunes until `stop`. `retention` is how long ended tasks are kept, by the clock of the store; `None` keeps them.
 pub(super) async fn run(
     store: StoreClient,
     retention: Option<Duration>,
+    clock: Clock,
     stop: CancellationToken,
     monitor: TaskMonitor,
 ) {
     // Removals are final: a clock that is set forward, even by mistake, must not make every record old.
-    let (wall, monotonic) = (now(), Instant::now());
+    let (start, monotonic) = (clock(), Instant::now());
     let mut ticks = tokio::time::interval(PRUNE_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -33,7 +34,7 @@ pub(super) async fn run(
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let at = trusted_time(now(), wall, monotonic.elapsed());
+        let at = trusted_time(clock(), start, monotonic.elapsed());
         let ended_before = retention.map(|retention| at - retention);
         let prune = Prune { ended_before, left_before: at - EPOCH_RETENTION, limit: MAX_PRUNED };
         loop {

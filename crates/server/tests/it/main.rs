@@ -50,6 +50,7 @@ mod reports;
 mod request_limits;
 mod restart;
 mod result_schemas;
+mod retention;
 mod route_waits;
 mod schedules;
 mod search;

@@ -52,6 +52,8 @@ pub struct Setup {
     pub artifacts_quota: u64,
     /// Whether to serve probes and metrics over HTTP.
     pub http: bool,
+    /// Offset of the clock that the control plane shares with its store, as with that of a database, in microseconds.
+    pub database_skew: i64,
     /// Offset of the store's clock in microseconds, [`PANIC_SKEW`] or [`BLOCK_SKEW`]. May change at any time.
     pub skew: Arc<AtomicI64>,
     /// Whether the store takes no writes, as with a full disk. Only with [`Backend::Memory`]; may change at any time.
@@ -79,6 +81,7 @@ impl Setup {
             people: None,
             artifacts_quota: 0,
             http: false,
+            database_skew: 0,
             skew: Arc::default(),
             full: Arc::default(),
             unsynced: Arc::default(),
