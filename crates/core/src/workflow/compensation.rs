@@ -36,6 +36,9 @@ pub struct Resolved {
     pub failure: u32,
     pub resolution: Resolution,
     pub by: String,
+    /// Subject of the person at the issuer; empty for a token. Earlier versions did not record it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by_subject: String,
     pub note: String,
     pub at: Timestamp,
 }

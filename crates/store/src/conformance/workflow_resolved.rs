@@ -17,8 +17,9 @@ use crate::{Action, Refused, WorkflowCommand, WorkflowQuery};
 const SECOND: Duration = Duration::from_secs(1);
 
 async fn resolve(run: &mut Run<'_>, step: u32, failure: u32, resolution: Resolution) -> Result<(), Refused> {
-    let (by, note) = ("ada".to_owned(), "looked".to_owned());
-    let command = StepCommand::Resolve(Resolved { failure, resolution, by, note, at: Timestamp(0) });
+    let [by, by_subject, note] = ["ada", "person-7", "looked"].map(str::to_owned);
+    let resolved = Resolved { failure, resolution, by, by_subject, note, at: Timestamp(0) };
+    let command = StepCommand::Resolve(resolved);
     let (namespace, id) = (namespace("n"), run.workflow.id);
     let answer = run.apply(WorkflowCommand::Step { namespace, id, step, command, output: None }).await;
     settle(run.t).await;
@@ -82,7 +83,7 @@ pub async fn resolved_compensations_continue(t: &mut Harness) {
     assert_eq!((ended.state, ended.resolved), (State::Failed, 3));
     assert_eq!(one.compensation, Some(StepState::Succeeded));
     let resolved = one.resolved.unwrap();
-    assert_eq!((resolved.by.as_str(), resolved.failure), ("ada", 1));
+    assert_eq!((&*resolved.by, &*resolved.by_subject, resolved.failure), ("ada", "person-7", 1));
     assert_eq!(Some(resolved.at), ended.ended_at);
     assert_eq!(run.driven().await, [0; 0]);
     // All of its tasks are removed with it, also those of the same element.

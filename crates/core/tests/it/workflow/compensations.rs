@@ -53,8 +53,8 @@ impl World {
             self.compensated.pop();
         }
         let failure = self.steps[index].compensation_failures();
-        let (by, note) = ("ada".to_owned(), String::new());
-        let resolved = Resolved { failure, resolution, by, note, at: self.now };
+        let [by, by_subject, note] = ["ada", "person-7", ""].map(str::to_owned);
+        let resolved = Resolved { failure, resolution, by, by_subject, note, at: self.now };
         self.step(index, StepCommand::Resolve(resolved.clone()));
         let before = (self.workflow.clone(), self.steps[index].clone());
         self.step(index, StepCommand::Resolve(resolved));

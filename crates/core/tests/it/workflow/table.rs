@@ -287,8 +287,8 @@ pub(super) fn on_steps(step: &Step) -> Vec<StepCommand> {
     let (round, message, inputs) = (step.round, String::new(), String::new());
     let ended = |round, end| StepCommand::TaskEnded { round, end };
     let resolve = |resolution| {
-        let (by, note) = ("a person".to_owned(), String::new());
-        StepCommand::Resolve(Resolved { failure: 0, resolution, by, note, at: NOW })
+        let [by, by_subject, note] = ["a person", "a subject", ""].map(str::to_owned);
+        StepCommand::Resolve(Resolved { failure: 0, resolution, by, by_subject, note, at: NOW })
     };
     vec![
         StepCommand::NeedEnded { satisfied: true, reused: false },

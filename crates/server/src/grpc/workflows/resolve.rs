@@ -12,7 +12,7 @@ use crate::trust::people::PersonCall;
 use crate::wire::status::{invalid, refused};
 use crate::wire::{check, workflow as wire};
 
-/// Bytes of the name of a person in a record.
+/// Bytes of the name, or of the subject, of a person in a record.
 pub(super) const MAX_NAME: usize = 256;
 
 impl Workflows {
@@ -32,11 +32,12 @@ impl Workflows {
             u32::try_from(request.failure).map_err(|_| invalid("failure", "must not be negative"))?;
         let found = self.find("name", &request.name).await?;
         let step = self.step_named(&found, &request.step).await?;
-        let by = match caller {
-            Some(caller) => prefix(&caller.person.name, MAX_NAME).to_owned(),
+        let (by, by_subject) = match caller {
+            Some(PersonCall { person, .. }) => (person.name.as_str(), person.subject.as_str()),
             // Tokens of other roles may not, and this one has no name.
-            None => "an admin".to_owned(),
+            None => ("an admin", ""),
         };
+        let [by, by_subject] = [by, by_subject].map(|text| prefix(text, MAX_NAME).to_owned());
         tracing::info!(
             workflow = %found.id,
             step = step.name,
@@ -47,7 +48,8 @@ impl Workflows {
             "resolving a failed compensation"
         );
         // The time is that of the commit.
-        let resolved = Resolved { failure, resolution, by, note: request.note, at: Timestamp::default() };
+        let resolved =
+            Resolved { failure, resolution, by, by_subject, note: request.note, at: Timestamp::default() };
         let step = self.step_command(&found, step.index, StepCommand::Resolve(resolved), None).await?;
         let step = step.map_err(|rejected| refused(Refused::Workflow(rejected)))?;
         Ok(wire::step(&found, &step))

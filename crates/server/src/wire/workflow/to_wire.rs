@@ -118,6 +118,7 @@ fn resolved(record: &workflow::Resolved) -> v1::ResolvedCompensation {
         failure: num::to_i32(record.failure),
         resolution: resolution.into(),
         by: record.by.clone(),
+        by_subject: record.by_subject.clone(),
         note: record.note.clone(),
         time: Some(time::timestamp(record.at)),
     }

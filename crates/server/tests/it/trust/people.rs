@@ -235,3 +235,40 @@ async fn approvals_name_the_person_who_decides() -> Result<()> {
     assert_eq!(serde_json::to_value(status().await?.outputs)?, expected);
     Ok(())
 }
+
+#[tokio::test]
+async fn resolved_compensations_have_the_subject() -> Result<()> {
+    let (provider, cluster) = start().await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    let claims = json!({ "sub": "bob", "groups": ["developers"], "preferred_username": "the boss" });
+    let developer = client(&cluster, provider.token(&claims)?)?;
+    let task = |shell: &str| {
+        let runtime = json!({ "command": { "shell": shell } });
+        json!({ "target": { "agent": "echo" }, "retry": { "maxAttempts": 1 }, "runtime": runtime })
+    };
+    let steps = json!([
+        { "name": "made", "task": task("true"), "compensate": task("exit 3") },
+        { "name": "bad", "needs": [{ "step": "made" }], "task": task("exit 3") },
+    ]);
+    let spec = serde_json::from_value(json!({ "onFailure": "ON_STEP_FAILURE_COMPENSATE", "steps": steps }))?;
+    let workflow = v1::Workflow { spec: Some(spec), ..Default::default() };
+    let parent = "namespaces/default".to_owned();
+    let request = v1::CreateWorkflowRequest { parent, workflow: Some(workflow), ..Default::default() };
+    let name = developer.create_workflow(request).await?.name;
+    let resolve = v1::ResolveCompensationRequest {
+        name,
+        step: "made".to_owned(),
+        resolution: v1::CompensationResolution::Skip.into(),
+        failure: 1,
+        ..Default::default()
+    };
+    tasks::eventually("the resolution", || async {
+        Ok(developer.resolve_compensation(resolve.clone()).await.is_ok())
+    })
+    .await?;
+    let step = developer.resolve_compensation(resolve).await?.step.context("a step")?;
+    let resolved = step.resolved_compensation.context("a resolution")?;
+    assert_eq!((resolved.by.as_str(), resolved.by_subject.as_str()), ("the boss", "bob"));
+    Ok(())
+}

@@ -224,7 +224,8 @@ pub(super) fn build(op: &WorkflowOp, view: &Workflows, tasks: &[Option<Task>], n
                 answer => {
                     let all = [Resolution::Retry, Resolution::Done, Resolution::Skip];
                     let (resolution, by) = (all[usize::from(answer) - 3], "a person".to_owned());
-                    let resolved = Resolved { failure: 0, resolution, by, note: String::new(), at: now };
+                    let (by_subject, note) = ("a subject".to_owned(), String::new());
+                    let resolved = Resolved { failure: 0, resolution, by, by_subject, note, at: now };
                     StepCommand::Resolve(resolved)
                 }
             };
