@@ -9,6 +9,7 @@ import { Problem } from "./Problem";
 import { State } from "./State";
 import { hidden, optional, Table } from "./Table";
 import { UnusedReplies } from "./UnusedReplies";
+import { choiceWith } from "./useReply";
 
 const text = (node: ReactNode) =>
   renderToStaticMarkup(node)
@@ -73,6 +74,11 @@ test("a conflict shows both versions, and what there was", () => {
   );
   expect(shown).toContain("When you began Now Yours Most 2");
   expect(shown).toContain("Overwrite with mine Keep what is there");
+});
+
+test("a choice and its text are told apart", () => {
+  expect(choiceWith("Deny", "the second one")).toBe("Deny: the second one");
+  expect(choiceWith("Deny", " ")).toBe("Deny");
 });
 
 test("replies that were not used show what became of them", () => {

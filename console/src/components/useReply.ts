@@ -74,6 +74,11 @@ export function useReply(asked: string, text: string, onUnused: (unused: Unused)
   return { busy, problem, send };
 }
 
+/** Returns a choice with the text that belongs to it, as a reply that was not used shows both. */
+export function choiceWith(choice: string, text: string): string {
+  return text.trim() ? `${choice}: ${text}` : choice;
+}
+
 /** Replies that were not used, what adds one, and what forgets them. */
 export function useUnused(): [readonly Unused[], (unused: Unused) => void, () => void] {
   const [all, setAll] = useState<readonly Unused[]>([]);

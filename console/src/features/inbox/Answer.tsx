@@ -5,7 +5,7 @@ import { fieldsOf, visible, visibleLine } from "../../api/plain";
 import type { InputRequest, TaskInput } from "../../api/types";
 import { Acting } from "../../components/Acting";
 import { Problem } from "../../components/Problem";
-import { type Unused, useReply } from "../../components/useReply";
+import { choiceWith, type Unused, useReply } from "../../components/useReply";
 
 /** A question or a request for a permission, with the form that answers it. */
 export function Answer({
@@ -87,7 +87,7 @@ export function Answer({
             <button
               type="button"
               disabled={busy}
-              onClick={() => void send({ decision: "DECISION_DENY", text }, `Deny ${text}`.trim())}
+              onClick={() => void send({ decision: "DECISION_DENY", text }, choiceWith("Deny", text))}
             >
               Deny
             </button>

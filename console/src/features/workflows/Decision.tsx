@@ -6,7 +6,7 @@ import { refresh } from "../../api/refresh";
 import type { StepStatus } from "../../api/types";
 import { Acting } from "../../components/Acting";
 import { Problem } from "../../components/Problem";
-import { type Unused, useReply } from "../../components/useReply";
+import { choiceWith, type Unused, useReply } from "../../components/useReply";
 
 /** What a person decides about a step. */
 interface Kind {
@@ -77,12 +77,11 @@ export function Decision({
   const asked = of === APPROVAL && step.prompt ? step.prompt : `${of.title} ${step.name}.`;
   const { busy, problem, send } = useReply(asked, text, onUnused);
   const decide = async (choice: string, label: string) => {
-    const given = text.trim() ? `${label}: ${text}` : label;
     const call = async () => {
       await post(`${workflow}:${of.verb}`, of.body(step, choice, text));
       onDecided ? onDecided() : setIsDecided(true);
     };
-    await send(given, call, () => refresh(cache, ["approvals"]));
+    await send(choiceWith(label, text), call, () => refresh(cache, ["approvals"]));
   };
   if (isDecided) {
     return <p role="status">Decided.</p>;
