@@ -36,14 +36,15 @@ pub(crate) async fn get(loan: &Loan, key: &DocumentKey) -> Result<Option<Documen
     found.transpose().map_err(|reason| Error::Corrupt(reason).into())
 }
 
-/// Checks what a control plane requires of a document.
-pub(crate) async fn admit(session: &Session, admission: &Admission) -> Result<(), Fault> {
+/// Checks what a control plane requires of a document. Returns whether it exists.
+pub(crate) async fn admit(session: &Session, admission: &Admission) -> Result<bool, Fault> {
     let DocumentKey { kind, namespace, name } = &admission.document;
     let params: &[&(dyn ToSql + Sync)] = &[&SHARD, &kind.as_str(), &namespace.as_str(), name];
     let row = session.client.query_opt(sql::DOCUMENT, params).await?;
     let found: Option<Stored<Document>> = row.map(|row| rows::record(&row, 0)).transpose()?;
     let found = found.transpose().map_err(Error::Corrupt)?;
-    Ok((admission.check)(found.as_ref())?)
+    (admission.check)(found.as_ref())?;
+    Ok(found.is_some())
 }
 
 /// Reads a page of documents. One that cannot be decoded is missing from it, and does not hide the others.

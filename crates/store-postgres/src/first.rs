@@ -74,7 +74,7 @@ async fn attempt(options: &Options) -> Result<(), Fault> {
     }
     migrate::to_latest(&session.client).await?;
     if !was_store {
-        // Another one may have been first on the empty database, with a key of its own.
+        // Another one may have been first on the empty database, with a key of its own. If it stores that later, the wait for it ends.
         admit(options, &session).await?;
     }
     Ok(())
@@ -82,7 +82,7 @@ async fn attempt(options: &Options) -> Result<(), Fault> {
 
 async fn admit(options: &Options, session: &Session) -> Result<(), Fault> {
     match &options.admission {
-        Some(admission) => bounded(documents::admit(session, admission)).await,
+        Some(admission) => bounded(documents::admit(session, admission)).await.map(drop),
         None => Ok(()),
     }
 }

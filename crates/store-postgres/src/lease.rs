@@ -13,12 +13,12 @@ use uuid::Uuid;
 
 use crate::clock::since_boot;
 use crate::errors::{Fault, unavailable};
-use crate::migrate;
 use crate::ownership::Ownership;
 use crate::rows::SHARD;
 use crate::session::{OPEN_TIMEOUT, Session, bounded};
 use crate::sql;
 use crate::target::Target;
+use crate::{Admission, documents, migrate};
 
 /// Time after the last renewal for which no other control plane takes the shard.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
@@ -94,19 +94,21 @@ enum Look {
     Held(Option<Owner>, i64),
 }
 
-/// Takes the shard once its owner has released it or lost its lease. Returns the epoch. `patience` limits the wait; `seen` has the
-/// last commit that was seen meanwhile.
+/// Takes the shard once its owner has released it or lost its lease. Returns the epoch. `patience` limits the wait, and a document of the
+/// owner that does not fit `admission` ends it; `seen` has the last commit that was seen meanwhile.
 pub(crate) async fn acquire(
     session: &Session,
     replica: &Replica,
     patience: Option<Duration>,
     on_wait: &OnWait,
+    admission: Option<&Admission>,
     seen: &mut i64,
 ) -> Result<i64, Fault> {
     let began = Instant::now();
     let mut reported: Option<Instant> = None;
     let mut renewed: Option<Instant> = None;
     let mut has_waited = false;
+    let mut is_admitted = false;
     let mut yields = MAX_YIELDS;
     loop {
         // One that waits must not be taken for a lost one once it owns the shard.
@@ -135,6 +137,10 @@ pub(crate) async fn acquire(
         };
         on_wait(owner.as_ref());
         has_waited = true;
+        // The owner of an empty database stores the document only after it has taken the shard.
+        if let Some(admission) = admission.filter(|_| !is_admitted) {
+            is_admitted = bounded(documents::admit(session, admission)).await?;
+        }
         let owner = owner.map_or_else(|| "another process".to_owned(), |owner| owner.name);
         if patience.is_some_and(|patience| began.elapsed() >= patience) {
             let message = format!("the database is in use by the control plane {owner:?}");

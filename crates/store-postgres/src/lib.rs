@@ -94,7 +94,8 @@ use crate::takeover::Wait;
 /// Judges the document of a store, if it exists.
 type Judge = dyn Fn(Option<&Document>) -> Result<(), Error> + Send + Sync;
 
-/// A check of a control plane before it waits for the database: whether a document of the store, if it exists, fits it.
+/// A check of a control plane before it waits for the database, and while it waits: whether a document of the store, once it exists,
+/// fits it.
 #[derive(Clone)]
 pub struct Admission {
     pub document: DocumentKey,
@@ -205,10 +206,12 @@ fn on_own_thread<T: Send>(call: impl FnOnce() -> T + Send) -> T {
 fn connect(options: Options) -> Result<(Writer, Readers), Error> {
     let shared = Arc::new(Shared::new()?);
     shared.block_on(first::check(&options))?;
-    let Options { target, name, version, address, patience, on_wait, on_away, stop, readers, .. } = options;
+    let Options {
+        target, name, version, address, patience, on_wait, admission, on_away, stop, readers, ..
+    } = options;
     let replica = Replica { id: Uuid::new_v4(), name, version, address };
     let pool = Readers::new(&target, readers, Arc::clone(&shared))?;
-    let wait = Wait { patience, on_wait, on_away, stop };
+    let wait = Wait { patience, on_wait, on_away, admission, stop };
     Ok((Writer::take_over(target, replica, &wait, shared)?, pool))
 }
 

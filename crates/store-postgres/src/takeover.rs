@@ -5,6 +5,7 @@ use std::time::Duration;
 use rota_store::Error;
 use tokio_util::sync::CancellationToken;
 
+use crate::Admission;
 use crate::connection::{open, revision};
 use crate::errors::Fault;
 use crate::first::{OnAway, is_final};
@@ -26,6 +27,7 @@ pub(crate) struct Wait {
     pub(crate) patience: Option<Duration>,
     pub(crate) on_wait: OnWait,
     pub(crate) on_away: OnAway,
+    pub(crate) admission: Option<Admission>,
     /// Ends the wait with [`Error::Closed`].
     pub(crate) stop: CancellationToken,
 }
@@ -53,7 +55,8 @@ pub(crate) async fn own(
         let mut opened = None;
         let attempt = async {
             let session = opened.insert(open(target, replica.id).await?);
-            lease::acquire(session, replica, wait.patience, &wait.on_wait, &mut seen).await?;
+            let Wait { patience, on_wait, admission, .. } = wait;
+            lease::acquire(session, replica, *patience, on_wait, admission.as_ref(), &mut seen).await?;
             // The number that it was taken with may be one that the database has given out before, and lost.
             let epoch = bounded(lease::reclaim(session, replica.id)).await?.ok_or(Error::Deposed)?;
             bounded(lease::sync(session, replica.id, ownership)).await?;

@@ -16,7 +16,7 @@ async fn commit_without_a_statement_is_rolled_back() {
     let owner = replica("owner");
     let mut session = Session::open(&target, &writer_name(owner.id)).await.unwrap();
     session.prepare(&[sql::ADVANCE, sql::SHARD, sql::NEXT_DUE]).await.unwrap();
-    let epoch = acquire(&session, &owner, None, &on_wait(), &mut 0).await.unwrap();
+    let epoch = acquire(&session, &owner, None, &on_wait(), None, &mut 0).await.unwrap();
     let before = revision(&session).await.unwrap();
     let advance = Advance { epoch, before, revision: before + 1, last_route: 0, now: 0, away: None };
     let ask = AskDue { tasks_from: 0, workflows: false };

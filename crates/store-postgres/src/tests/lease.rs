@@ -60,7 +60,7 @@ async fn owner_knows_of_a_new_standby() {
     let owner = replica("owner");
     let session = open(&target, owner.id).await.unwrap();
     let ownership = Arc::new(Ownership::default());
-    acquire(&session, &owner, None, &on_wait(), &mut 0).await.unwrap();
+    acquire(&session, &owner, None, &on_wait(), None, &mut 0).await.unwrap();
     sync(&session, owner.id, &ownership).await.unwrap();
     assert!(!ownership.has_rivals());
     let kept =
@@ -77,7 +77,7 @@ async fn owner_knows_of_a_new_standby() {
     let standby = replica("standby");
     let other = open(&target, standby.id).await.unwrap();
     let waits = spawn("standby", OnExit::Done, async move {
-        let _ = acquire(&other, &standby, None, &on_wait(), &mut 0).await;
+        let _ = acquire(&other, &standby, None, &on_wait(), None, &mut 0).await;
     });
     until("the owner knows of the standby", || ownership.has_rivals()).await;
     waits.abort();
@@ -91,7 +91,7 @@ async fn standby_that_ended_may_come_back() {
     let owner = replica("owner");
     let session = open(&target, owner.id).await.unwrap();
     let ownership = Ownership::default();
-    acquire(&session, &owner, None, &on_wait(), &mut 0).await.unwrap();
+    acquire(&session, &owner, None, &on_wait(), None, &mut 0).await.unwrap();
     let standby = replica("standby");
     register(&session, &standby).await.unwrap();
     sync(&session, owner.id, &ownership).await.unwrap();
@@ -114,7 +114,7 @@ async fn replaced_owner_is_no_rival() {
             Arc::new(move |_| set_lease(&url, "-1 second"))
         };
         let mut seen = 0;
-        let taken = acquire(&session, &owner, None, &on_wait, &mut seen);
+        let taken = acquire(&session, &owner, None, &on_wait, None, &mut seen);
         tokio::time::timeout(LIMIT, taken).await.expect("it takes over").unwrap();
         sync(&session, owner.id, &ownership).await.unwrap();
         assert!(!ownership.has_rivals(), "{name}");
@@ -128,7 +128,7 @@ async fn sessions_of_a_frozen_owner_are_ended() {
     let (url, target) = database();
     let frozen = replica("frozen");
     let session = open(&target, frozen.id).await.unwrap();
-    acquire(&session, &frozen, None, &on_wait(), &mut 0).await.unwrap();
+    acquire(&session, &frozen, None, &on_wait(), None, &mut 0).await.unwrap();
     session.client.batch_execute("SET idle_in_transaction_session_timeout = 0").await.unwrap();
     session.client.batch_execute("BEGIN; SELECT 1 FROM shards FOR UPDATE").await.unwrap();
     set_lease(&url, "-1 second");
@@ -136,7 +136,7 @@ async fn sessions_of_a_frozen_owner_are_ended() {
     let next = replica("next");
     let other = open(&target, next.id).await.unwrap();
     let (on_wait, mut seen) = (on_wait(), 0);
-    let taken = acquire(&other, &next, None, &on_wait, &mut seen);
+    let taken = acquire(&other, &next, None, &on_wait, None, &mut seen);
     tokio::time::timeout(LIMIT, taken).await.expect("it takes over").unwrap();
     assert!(session.client.batch_execute("COMMIT").await.is_err());
 }

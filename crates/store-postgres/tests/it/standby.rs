@@ -5,9 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use rota_store::{Error, Filter, Reply, Store};
-use rota_store_postgres::{OnWait, Options, Owner, PasswordSource, Postgres, Target};
+use rota_core::Namespace;
+use rota_store::{
+    Command, Document, DocumentKey, DocumentKind, Error, Expected, Filter, PutDocument, Reply, Store,
+};
+use rota_store_postgres::{Admission, OnWait, Options, Owner, PasswordSource, Postgres, Target};
 use rota_testkit::postgres::{PostgresServer, Stop};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
@@ -27,12 +31,16 @@ struct Standby {
 
 impl Standby {
     fn start(target: Target) -> Self {
+        Self::start_with(Options::new(target, "standby"))
+    }
+
+    fn start_with(options: Options) -> Self {
         let (seen, stop) = (watch::Sender::new(Vec::new()), CancellationToken::new());
         let on_wait: OnWait = {
             let seen = seen.clone();
             Arc::new(move |owner| seen.send_modify(|seen| seen.push(owner.cloned())))
         };
-        let options = Options { on_wait, stop: stop.clone(), ..Options::new(target, "standby") };
+        let options = Options { on_wait, stop: stop.clone(), ..options };
         let opened = tokio::task::spawn_blocking(move || {
             rota_store_postgres::open(options, None).map(|opened| opened.store)
         });
@@ -54,6 +62,31 @@ impl Standby {
     async fn ended(&mut self) -> Option<Result<Postgres, Error>> {
         tokio::time::timeout(LIMIT, &mut self.opened).await.ok().map(Result::unwrap)
     }
+}
+
+/// Each has found an empty database, whose owner stores the document only then.
+#[tokio::test(flavor = "multi_thread")]
+async fn document_of_a_new_owner_ends_the_wait() {
+    let server = PostgresServer::shared();
+    let target = Target::parse(&server.database().unwrap(), None).unwrap();
+    let first = open(&target).await;
+    let key = DocumentKey {
+        kind: DocumentKind::SecretKey,
+        namespace: Namespace::new("n").unwrap(),
+        name: "key".to_owned(),
+    };
+    let check = |found: Option<&Document>| found.map_or(Ok(()), |_| Err(Error::Deposed));
+    let admission = Some(Admission { document: key.clone(), check: Arc::new(check) });
+    let mut standby = Standby::start_with(Options { admission, ..Options::new(target, "standby") });
+    standby.looks().await.unwrap();
+    let put = PutDocument { key, payload: Bytes::from_static(b"key"), expected: Expected::Absent };
+    let stored = first.apply(vec![Command::PutDocument(put)]).await.unwrap();
+    assert!(matches!(stored[..], [Ok(Reply::Document(_))]), "{stored:?}");
+    let ended = standby.ended().await;
+    standby.stop.cancel();
+    let ended = ended.expect("the wait has ended").map(drop);
+    assert!(matches!(ended, Err(Error::Deposed)), "{ended:?}");
+    first.close().await;
 }
 
 /// The answer that makes it the owner is lost: it must not wait for itself.
