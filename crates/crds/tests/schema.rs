@@ -99,6 +99,27 @@ fn conventions_hold_except_for_listed_fields() {
     assert_eq!(old, Vec::<&(&str, String)>::new(), "is no longer an exception");
 }
 
+/// The estimated cost of a rule counts for each element of a list or map that it is in, or that it looks at.
+#[test]
+fn no_rule_counts_per_element() {
+    for definition in resource::definitions() {
+        let kind = definition.spec.names.kind.clone();
+        let value = serde_json::to_value(&definition).unwrap();
+        let mut fields = Vec::new();
+        walk(kind, &value["spec"]["versions"][0]["schema"]["openAPIV3Schema"], &mut fields);
+        for (at, _) in fields.iter().filter(|(_, schema)| schema["x-kubernetes-validations"].is_array()) {
+            assert!(!at.contains(['[', '{']), "{at} has a rule for each element");
+        }
+    }
+    for resource::Rule { at, rule, .. } in resource::rules() {
+        for comprehension in [".all(", ".exists(", ".exists_one(", ".map(", ".filter("] {
+            // A list that the rule itself consists of is short.
+            let of_fields = |(end, _): (usize, &str)| !rule[..end].ends_with(']');
+            assert!(!rule.match_indices(comprehension).any(of_fields), "{at}: {rule}");
+        }
+    }
+}
+
 #[test]
 fn every_field_is_described() {
     for definition in resource::definitions() {

@@ -1,5 +1,10 @@
 //! CEL rules for what a schema alone cannot express, each with the message that users see. Rules over distant fields are
 //! left to `validate`; the operator reports them in the condition `Accepted`.
+//!
+//! The API server refuses a definition with a rule that may cost more than 10,000,000 by its estimate, or with rules that may cost
+//! 100,000,000 together. It estimates from the bounds of what a rule reads, and counts a rule in a list once for each element that there
+//! may be: `tests/schema.rs` requires a bound of every string, list and map, and no rule per element. A value with
+//! `x-kubernetes-int-or-string` counts as large as a request, with or without a bound. Only a real API server computes the estimate.
 
 /// Kind that a rule applies to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
