@@ -1,10 +1,16 @@
 import { expect, test } from "vitest";
-import { dollars, id, query, span, word } from "./format";
+import { dollars, id, isIn, query, span, word } from "./format";
 
 test("names and words", () => {
   expect(id("namespaces/default/tasks/hello")).toBe("hello");
   expect(id(undefined)).toBe("");
   expect(word("TASK_STATE_INPUT_REQUIRED", "TASK_STATE_")).toBe("input required");
+});
+
+test("a resource is in one namespace, and not in those whose names begin alike", () => {
+  expect(isIn("team", "namespaces/team/tasks/1")).toBe(true);
+  expect(isIn("team", "namespaces/team-two/tasks/1")).toBe(false);
+  expect(isIn("team", undefined)).toBe(false);
 });
 
 test("times and money", () => {

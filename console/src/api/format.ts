@@ -3,6 +3,11 @@ export function id(name: string | undefined): string {
   return name?.split("/").at(-1) ?? "";
 }
 
+/** Whether a name is that of a resource of a namespace. The feed of another namespace may still be read. */
+export function isIn(namespace: string, name: string | undefined): boolean {
+  return name?.startsWith(`namespaces/${namespace}/`) ?? false;
+}
+
 /** `TASK_STATE_INPUT_REQUIRED` as `input required`. */
 export function word(value: string | undefined, prefix: string): string {
   return (value ?? "").replace(prefix, "").toLowerCase().replaceAll("_", " ");

@@ -4,7 +4,7 @@ import { useRef, useState } from "react";
 import { get, put } from "../../api/client";
 import { Conflict, changeAsSeen, ifMatch, type Values } from "../../api/conflict";
 import { TASKS, useFeed } from "../../api/feed";
-import { id, query, usd } from "../../api/format";
+import { id, isIn, query, usd } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { BudgetStatus, Task } from "../../api/types";
@@ -49,11 +49,10 @@ export function CostsPage() {
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
   const since = () => new Date(Date.now() - days * 86_400_000);
-  // The feed of another namespace may still be read.
   const applied = (before: Newest, tasks: Task[]) =>
     withTasks(
       before,
-      tasks.filter(({ name }) => name?.startsWith(`namespaces/${namespace}/`)),
+      tasks.filter(({ name }) => isIn(namespace, name)),
       since(),
     );
   const spending = useQuery({

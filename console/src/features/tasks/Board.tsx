@@ -5,7 +5,7 @@ import { useEffect, useRef } from "react";
 import { withChange } from "../../api/changes";
 import { get } from "../../api/client";
 import { TASKS, useFeed } from "../../api/feed";
-import { id } from "../../api/format";
+import { id, isIn } from "../../api/format";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
@@ -87,8 +87,7 @@ function Column({
     reload,
     receive: ({ task }) => {
       const data = cache.getQueryData<typeof found.data>(key);
-      // The feed of another namespace may still be read.
-      if (!task?.name?.startsWith(`namespaces/${namespace}/`) || (!data && !isHere(task))) {
+      if (!task || !isIn(namespace, task.name) || (!data && !isHere(task))) {
         return;
       }
       const pages = data && moved(data.pages, task, { isHere: isHere(task), isFiltered });

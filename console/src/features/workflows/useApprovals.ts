@@ -1,17 +1,16 @@
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { get } from "../../api/client";
 import { useWorkflowFeed, WORKFLOWS } from "../../api/feed";
-import { query } from "../../api/format";
+import { isIn, query } from "../../api/format";
 import { refresh } from "../../api/refresh";
 import type { WatchWorkflowsResponse } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
 import { useNamespace } from "../../namespace";
 import { type Approvals, applied, readApprovals } from "./approvals";
 
-/** Applies a change of a workflow of the namespace: the feed of another one may still be read. */
+/** Applies a change of a workflow of the namespace. */
 const appliedIn = (namespace: string) => (before: Approvals, message: WatchWorkflowsResponse) => {
-  const isOwn = message.workflow?.name?.startsWith(`namespaces/${namespace}/`);
-  const all = isOwn ? applied(before.all, message) : before.all;
+  const all = isIn(namespace, message.workflow?.name) ? applied(before.all, message) : before.all;
   return all === before.all ? before : { ...before, all };
 };
 
