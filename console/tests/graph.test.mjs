@@ -100,6 +100,26 @@ async function assertDrawn(graph) {
 
 const command = (line) => ({ target: { agent: "shell" }, runtime: { command: { shell: line } } });
 
+test("a workflow is shown together with its graph, which moves nothing later", async () => {
+  const approval = { prompt: "Go on?" };
+  const second = { name: "second", needs: [{ step: "first" }], approval };
+  const { name } = await create({ title: "in one piece", steps: [{ name: "first", approval }, second] });
+  const page = await signedIn();
+  await page.addInitScript(() => {
+    const region = (label) => document.querySelector(`section[aria-label="${label}"]`);
+    const look = () => {
+      window.hasMoved ||= region("Steps") !== null && !region("Graph")?.querySelector("svg");
+    };
+    new MutationObserver(look).observe(document, { childList: true, subtree: true });
+  });
+  await page.goto(pageOf(name));
+  await page.getByRole("region", { name: "Graph" }).locator("svg").waitFor();
+  await page.getByRole("button", { name: "Approve first" }).waitFor();
+  assert.equal(await page.evaluate(() => window.hasMoved), false);
+  await api("POST", `${name}:cancel`, {});
+  await page.context().close();
+});
+
 test("groups of a graph are opened and closed, and the address keeps it", async () => {
   const inner = {
     steps: [

@@ -1,5 +1,6 @@
 import dagre from "@dagrejs/dagre";
 import { useMemo } from "react";
+import { Scroll } from "../../components/Scroll";
 import type { Picture, Shape } from "./groups";
 import { COUNT, groupLabel, isEnd, labelOf } from "./layers";
 
@@ -13,66 +14,68 @@ export default function Graph({ shape, stateOf, countOf, toggle }: Picture) {
   const hasGroups = toggle !== undefined && nodes.some((node) => node.group);
   const count = nodes.filter((node) => !isEnd(node.name)).length;
   return (
-    <svg
-      className="graph"
-      // What is within an image cannot be reached.
-      role={hasGroups ? "group" : "img"}
-      aria-label={`Graph of ${count} steps; the table below has them in text`}
-      width={width}
-      height={height}
-      viewBox={`0 0 ${width} ${height}`}
-    >
-      {edges.map((edge) => (
-        <polyline key={`${edge.from} ${edge.to}`} points={edge.points} />
-      ))}
-      {nodes.map((node) => {
-        const state = stateOf(node.name);
-        const count = node.group ? countOf(node.name) : "";
-        const className = `state ${state.replaceAll(" ", "-")}`;
-        const transform = `translate(${node.x - node.width / 2} ${node.y - HEIGHT / 2})`;
-        const title = <title>{`${node.name}: ${state}${count && `, ${count}`}`}</title>;
-        const box = (
-          <>
-            <rect width={node.width} height={HEIGHT} rx={4} />
-            <text x={node.width / 2} y={HEIGHT / 2} textAnchor="middle" dominantBaseline="central">
-              {groupLabel(node.label, node.group, count)}
-            </text>
-          </>
-        );
-        if (!node.group || !toggle) {
+    <Scroll label="Graph">
+      <svg
+        className="graph"
+        // What is within an image cannot be reached.
+        role={hasGroups ? "group" : "img"}
+        aria-label={`Graph of ${count} steps; the table below has them in text`}
+        width={width}
+        height={height}
+        viewBox={`0 0 ${width} ${height}`}
+      >
+        {edges.map((edge) => (
+          <polyline key={`${edge.from} ${edge.to}`} points={edge.points} />
+        ))}
+        {nodes.map((node) => {
+          const state = stateOf(node.name);
+          const count = node.group ? countOf(node.name) : "";
+          const className = `state ${state.replaceAll(" ", "-")}`;
+          const transform = `translate(${node.x - node.width / 2} ${node.y - HEIGHT / 2})`;
+          const title = <title>{`${node.name}: ${state}${count && `, ${count}`}`}</title>;
+          const box = (
+            <>
+              <rect width={node.width} height={HEIGHT} rx={4} />
+              <text x={node.width / 2} y={HEIGHT / 2} textAnchor="middle" dominantBaseline="central">
+                {groupLabel(node.label, node.group, count)}
+              </text>
+            </>
+          );
+          if (!node.group || !toggle) {
+            return (
+              <g key={node.name} className={className} transform={transform}>
+                {title}
+                {box}
+              </g>
+            );
+          }
+          // The name of the button begins with its text, for those who speak to it.
           return (
-            <g key={node.name} className={className} transform={transform}>
+            <g key={node.name}>
               {title}
-              {box}
+              {/* biome-ignore lint/a11y/useSemanticElements: a picture has no buttons */}
+              <g
+                className={`${className} group`}
+                transform={transform}
+                role="button"
+                tabIndex={0}
+                aria-label={`${node.name}${count && ` · ${count}`}: ${state}`}
+                aria-expanded={node.group === "open"}
+                onClick={() => toggle(node.name)}
+                onKeyDown={(event) => {
+                  if (event.key === "Enter" || event.key === " ") {
+                    event.preventDefault();
+                    toggle(node.name);
+                  }
+                }}
+              >
+                {box}
+              </g>
             </g>
           );
-        }
-        // The name of the button begins with its text, for those who speak to it.
-        return (
-          <g key={node.name}>
-            {title}
-            {/* biome-ignore lint/a11y/useSemanticElements: a picture has no buttons */}
-            <g
-              className={`${className} group`}
-              transform={transform}
-              role="button"
-              tabIndex={0}
-              aria-label={`${node.name}${count && ` · ${count}`}: ${state}`}
-              aria-expanded={node.group === "open"}
-              onClick={() => toggle(node.name)}
-              onKeyDown={(event) => {
-                if (event.key === "Enter" || event.key === " ") {
-                  event.preventDefault();
-                  toggle(node.name);
-                }
-              }}
-            >
-              {box}
-            </g>
-          </g>
-        );
-      })}
-    </svg>
+        })}
+      </svg>
+    </Scroll>
   );
 }
 

@@ -1,6 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
-import { lazy, Suspense, useEffect, useMemo, useRef, useState } from "react";
+import { useEffect, useMemo, useRef, useState } from "react";
 import { get, post } from "../../api/client";
 import { id, word } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
@@ -10,7 +10,6 @@ import { Acting, useMayAct } from "../../components/Acting";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Problem } from "../../components/Problem";
-import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
 import { hidden, Table } from "../../components/Table";
 import { Unread } from "../../components/Unread";
@@ -19,16 +18,12 @@ import { useLoaded } from "../../components/useLoaded";
 import { useUnused } from "../../components/useReply";
 import { isApproval } from "./approvals";
 import { APPROVAL, COMPENSATION, Decision } from "./Decision";
-import { type Groups, isGroup, openIn, type Step, stepsOf, toggled } from "./groups";
+import { isGroup, openIn, type Picture, type Step, stepsOf, toggled } from "./groups";
 import { nameOf } from "./name";
+import { loaderOf } from "./pictures";
 import { useGroups } from "./useGroups";
 import { Within } from "./Within";
 
-/** The library that lays graphs out is loaded when one is shown. */
-const Graph = lazy(() => import("./Graph"));
-const loadBigGraph = () => import("./BigGraph");
-/** Steps of a graph that is drawn with rounded lines, whose layout takes seconds for many more. */
-const MAX_STEPS = 200;
 /** Steps that the table has at first, and more with each click. */
 const ROWS = 200;
 const ENDED = /SUCCEEDED|FAILED|CANCELLED/;
@@ -90,6 +85,13 @@ function OneWorkflow({ name }: { name: string }) {
       void navigate({ to: ".", search: { open: toggled(open, path) }, replace: true, resetScroll: false }),
     isEnded,
   });
+  const load = loaderOf(groups.shape);
+  const Graph = useLoaded<Picture>(load);
+  // Shown in one piece: a graph that comes later moves the buttons below it, also between press and release of a click, which is lost.
+  const [isWhole, setIsWhole] = useState(false);
+  if (!isWhole && (load ? Graph : spec.isSuccess || spec.failureCount > 0)) {
+    setIsWhole(true);
+  }
   const { refetch } = spec;
   const isRead = spec.isSuccess;
   // Steps may be added while it runs. Each of them is asked for once.
@@ -114,7 +116,7 @@ function OneWorkflow({ name }: { name: string }) {
     const [, namespace = "", , id = ""] = next.name?.split("/") ?? [];
     await navigate({ to: "/workflows/$namespace/$id", params: { namespace, id } });
   };
-  if (!workflow) {
+  if (!workflow || !isWhole) {
     return <Unread title="Workflow" error={link.error} />;
   }
   const sorted = [...steps.values()].sort((a, b) => (a.index ?? 0) - (b.index ?? 0));
@@ -180,11 +182,18 @@ function OneWorkflow({ name }: { name: string }) {
           {troubleOf(link)}
         </span>
       </div>
-      <Problem error={problem ?? groupsProblem ?? (link.state === "ended" ? link.error : undefined)} />
+      <Problem
+        error={
+          problem ??
+          groupsProblem ??
+          (spec.data ? undefined : spec.error) ??
+          (link.state === "ended" ? link.error : undefined)
+        }
+      />
       <UnusedReplies replies={unused} onClose={forget} />
       <Group of={workflow.status} what="workflow" />
       {workflow.status?.message && <p className="problem">{workflow.status.message}</p>}
-      {spec.data?.spec && <Picture groups={groups} />}
+      {Graph && <Graph {...groups} />}
       {sorted.length > ROWS && (
         <div className="bar">
           <label>
@@ -305,31 +314,5 @@ function Compensation({ of: { compensation, resolvedCompensation } }: { of: Step
       Compensation: {word(compensation, "STEP_STATE_")}
       {resolution && `; resolved as ${decision} by ${visibleLine(by)}${note ? `: ${visibleLine(note)}` : ""}`}
     </p>
-  );
-}
-
-/** A graph of many steps, once what draws it is loaded. */
-function Large(picture: Pick<Groups, "shape" | "stateOf" | "countOf" | "toggle">) {
-  const BigGraph = useLoaded(loadBigGraph);
-  return BigGraph && <BigGraph {...picture} />;
-}
-
-/** The graph of a workflow, unless it has one step. */
-function Picture({ groups }: { groups: Groups }) {
-  const { shape, stateOf, countOf, toggle } = groups;
-  const [first, ...others] = [...shape.steps, ...shape.last];
-  if (!first || (others.length === 0 && !first.group)) {
-    return null;
-  }
-  const picture = { shape, stateOf, countOf, toggle };
-  if (others.length >= MAX_STEPS) {
-    return <Large {...picture} />;
-  }
-  return (
-    <Scroll label="Graph">
-      <Suspense>
-        <Graph {...picture} />
-      </Suspense>
-    </Scroll>
   );
 }
