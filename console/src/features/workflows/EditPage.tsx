@@ -1,6 +1,6 @@
 import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
-import { lazy, Suspense, useMemo, useState } from "react";
+import { type ComponentType, useMemo, useState } from "react";
 import { call, get } from "../../api/client";
 import { query } from "../../api/format";
 import { visibleLine } from "../../api/plain";
@@ -9,13 +9,13 @@ import { ofBase } from "../../base";
 import { useMayAct } from "../../components/Acting";
 import { Confirm } from "../../components/Confirm";
 import { Unread } from "../../components/Unread";
+import { useLoaded } from "../../components/useLoaded";
 import { useNamespace } from "../../namespace";
 import { CheckedBar, CheckedYaml } from "./CheckedYaml";
-import { countOfStep, shapeOf, stepsOf } from "./groups";
+import { countOfStep, type Picture, shapeOf, stepsOf } from "./groups";
 import { read, write } from "./manifest";
+import { loadBigGraph } from "./pictures";
 import { useDraft } from "./useDraft";
-
-const BigGraph = lazy(() => import("./BigGraph"));
 
 /** What was typed survives a page that is left or reloaded, in this tab: for each workflow that is edited by itself. */
 const KEY = ofBase("rota.draft");
@@ -106,6 +106,7 @@ function Editor({ namespace, begin, keep, discard }: Props) {
   });
   // The picture is that of the last text that the server has accepted.
   const [drawn, setDrawn] = useState<WorkflowSpec>();
+  const BigGraph = useLoaded<Picture>(loadBigGraph);
   const accepted = draft.checked?.spec;
   if (accepted && accepted !== drawn) {
     setDrawn(accepted);
@@ -128,11 +129,9 @@ function Editor({ namespace, begin, keep, discard }: Props) {
       </CheckedBar>
       <div className="sides">
         <CheckedYaml draft={{ ...draft, type }} />
-        {drawn && (
+        {drawn && BigGraph && (
           <section aria-label="Picture">
-            <Suspense fallback={<p role="status">Loading…</p>}>
-              <Drawing spec={drawn} />
-            </Suspense>
+            <Drawing spec={drawn} BigGraph={BigGraph} />
           </section>
         )}
       </div>
@@ -141,7 +140,7 @@ function Editor({ namespace, begin, keep, discard }: Props) {
 }
 
 /** The graph of a workflow that does not run yet: its groups are closed. */
-function Drawing({ spec }: { spec: WorkflowSpec }) {
+function Drawing({ spec, BigGraph }: { spec: WorkflowSpec; BigGraph: ComponentType<Picture> }) {
   const shape = useMemo(() => shapeOf(spec), [spec]);
   const steps = useMemo(() => stepsOf(spec), [spec]);
   return (
