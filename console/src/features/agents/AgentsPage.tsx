@@ -8,6 +8,7 @@ import { visible, visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { Agent, WatchAgentsResponse, WatchDemandResponse, Worker } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
+import { useReadEvery } from "../../api/useReadEvery";
 import { troubleOf, useStream } from "../../api/useStream";
 import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
@@ -59,8 +60,6 @@ function Agents({ namespace }: { namespace: string }) {
         withAgent,
       ),
     getNextPageParam: (page) => page.nextPageToken || undefined,
-    // No stream has what an operator reports, breakers and credentials.
-    refetchInterval: LOOK,
   });
   const workers = useInfiniteQuery({
     queryKey: ["workers", namespace],
@@ -72,14 +71,24 @@ function Agents({ namespace }: { namespace: string }) {
       ),
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
-  const read = () => {
-    void refresh(cache, ["agents", namespace]);
+  const readAgents = () => void refresh(cache, ["agents", namespace]);
+  const readOthers = () => {
     void refresh(cache, ["workers", namespace]);
     void refresh(cache, ["breakers"]);
   };
+  const read = () => {
+    readAgents();
+    readOthers();
+  };
   // What is new is read soon, what the lists alone have of the others at a bounded rate.
   const readSoon = useCoalesced(read);
-  const reload = useCoalesced(read, LOOK);
+  const reloadAgents = useCoalesced(readAgents, LOOK);
+  const reload = useCoalesced(() => {
+    reloadAgents();
+    readOthers();
+  }, LOOK);
+  // No stream has what an operator reports, breakers and credentials.
+  useReadEvery(LOOK, reloadAgents);
   const listed = agents.data?.pages.flatMap((page) => page.agents ?? []) ?? [];
   const listedWorkers = workers.data?.pages.flatMap((page) => page.workers ?? []) ?? [];
   // Every agent is sent first; the lists are read once for all of them.

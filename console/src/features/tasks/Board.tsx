@@ -1,7 +1,7 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useVirtualizer } from "@tanstack/react-virtual";
-import { useEffect, useRef } from "react";
+import { useRef } from "react";
 import { withChange } from "../../api/changes";
 import { get } from "../../api/client";
 import { TASKS, useFeed } from "../../api/feed";
@@ -9,7 +9,7 @@ import { id, isIn } from "../../api/format";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
-import { useVisible } from "../../api/useStream";
+import { useReadEvery } from "../../api/useReadEvery";
 import { Age } from "../../components/Age";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
@@ -72,15 +72,7 @@ function Column({
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
   const reload = useCoalesced(() => void refresh(cache, key));
-  const isVisible = useVisible();
-  useEffect(() => {
-    if (!isVisible) {
-      return;
-    }
-    // An interval of the query would begin again with each change of its cards.
-    const timer = setInterval(reload, INTERVAL);
-    return () => clearInterval(timer);
-  }, [isVisible, reload]);
+  useReadEvery(INTERVAL, reload);
   const tasks = found.data?.pages.flatMap((page) => page.tasks ?? []) ?? [];
   const isFiltered = Object.entries(rest).some(([name, value]) => name !== "view" && value !== undefined);
   useFeed({
