@@ -10,6 +10,7 @@ import {
   editorOf,
   fits,
   folder,
+  hold,
   nothingFailed,
   scripted,
   setUp,
@@ -227,6 +228,27 @@ test("a message reaches a running task by keyboard", async () => {
   await until(name, "TASK_STATE_CANCELLED");
   // One that has ended takes none.
   await field.waitFor({ state: "detached" });
+  await page.context().close();
+});
+
+test("a message is sent once, and what is typed stays when the task ends", async () => {
+  const page = await signedIn();
+  const name = await scripted("interrupted", [{ hang: true }]);
+  await until(name, "TASK_STATE_RUNNING");
+  await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
+  const [field, send] = [page.getByLabel("Message to the agent"), page.getByRole("button", { name: "Send" })];
+  const calls = await hold(page, /:sendInput$/);
+  await field.fill("Be brief");
+  await send.click();
+  await calls.held;
+  assert.ok(await send.isDisabled());
+  calls.release();
+  await page.getByText("Sent.").waitFor();
+  await field.fill("And be polite");
+  await api("POST", `${name}:cancel`, {});
+  await page.getByText("The task is not running.").waitFor();
+  assert.equal(await field.inputValue(), "And be polite");
+  assert.ok(await send.isDisabled());
   await page.context().close();
 });
 

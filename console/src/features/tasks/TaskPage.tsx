@@ -185,7 +185,7 @@ function OneTask({ name }: { name: string }) {
         linked={line}
         onLink={onLink}
       />
-      {state === "TASK_STATE_RUNNING" && mayAct && <Steer name={name} />}
+      {mayAct && <Steer name={name} isRunning={state === "TASK_STATE_RUNNING"} />}
       <TimelineTable task={task} timeline={timeline} changes={timeline.changes} />
       <h2>Details</h2>
       <dl className="pairs">
@@ -251,32 +251,56 @@ function Pair({ name, children }: { name: string; children: React.ReactNode }) {
   );
 }
 
-/** A message to a running agent. */
-function Steer({ name }: { name: string }) {
+/** A message to a running agent. What is typed stays when the task asks something, waits or ends meanwhile. */
+function Steer({ name, isRunning }: { name: string; isRunning: boolean }) {
+  const [text, setText] = useState("");
+  const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<unknown>();
   const [sent, setSent] = useState(false);
+  const send = async () => {
+    setBusy(true);
+    setProblem(undefined);
+    try {
+      await post(`${name}:sendInput`, { input: { text } });
+      setText("");
+      setSent(true);
+    } catch (error) {
+      setProblem(error);
+    }
+    setBusy(false);
+  };
+  if (!isRunning && text === "") {
+    return null;
+  }
   return (
     <form
       className="answer"
       onSubmit={(event) => {
         event.preventDefault();
-        const form = event.currentTarget;
-        const text = String(new FormData(form).get("text") ?? "");
-        setProblem(undefined);
-        post(`${name}:sendInput`, { input: { text } })
-          .then(() => {
-            form.reset();
-            setSent(true);
-          })
-          .catch(setProblem);
+        void send();
       }}
     >
       <label>
         Message to the agent
-        <textarea name="text" required maxLength={64 * 1024} onChange={() => setSent(false)} />
+        <textarea
+          value={text}
+          required
+          maxLength={64 * 1024}
+          readOnly={busy}
+          onChange={(event) => {
+            setText(event.target.value);
+            setSent(false);
+          }}
+        />
       </label>
       <div>
-        <button type="submit">Send</button> <span role="status">{sent && "Sent."}</span>
+        <button type="submit" disabled={busy || !isRunning}>
+          Send
+        </button>{" "}
+        <span role="status">
+          {sent && "Sent."}
+          {!isRunning && "The task is not running."}
+        </span>
       </div>
       <Problem error={problem} />
     </form>
