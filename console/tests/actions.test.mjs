@@ -1,7 +1,7 @@
 // Pages and actions by keyboard alone and by pointer alone, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { api, base, nothingFailed, scripted, setUp, signedIn, until, WAYS } from "./harness.mjs";
+import { api, base, eventually, nothingFailed, scripted, setUp, signedIn, until, WAYS } from "./harness.mjs";
 
 setUp();
 
@@ -46,6 +46,27 @@ test("every page is opened by its key, by Tab and Enter, and by pointer", async 
       await open(key, link);
       await links.and(page.locator("[aria-current=page]")).filter({ hasText: name }).waitFor();
     }
+  }
+  await page.context().close();
+});
+
+test("the row that the keyboard has reached is in view", async () => {
+  const names = await waitingTasks("below");
+  const page = await signedIn({ viewport: { width: 800, height: 240 } });
+  await page.goto(`${base}/tasks?owner=below`);
+  const row = page.getByRole("region", { name: "Tasks" }).locator("tbody tr").nth(1);
+  await row.waitFor();
+  const isInView = () =>
+    row.evaluate((row) => {
+      const { top, bottom } = row.getBoundingClientRect();
+      return top >= 0 && bottom <= innerHeight;
+    });
+  assert.equal(await isInView(), false);
+  await page.keyboard.press("j");
+  await page.keyboard.press("j");
+  await eventually(isInView, "the current row is out of view");
+  for (const name of names) {
+    await api("POST", `${name}:cancel`, {});
   }
   await page.context().close();
 });

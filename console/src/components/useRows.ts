@@ -1,7 +1,7 @@
 import { useEffect, useState } from "react";
 import { isSignedIn } from "../api/token";
 
-/** Keyboard of a list: j and k move, Enter opens, x selects. Returns the index of the current row. */
+/** Keyboard of a list: j and k move, Enter opens, x selects. Returns the index of the current row, which is kept in view. */
 export function useRows(
   count: number,
   open: (index: number) => void,
@@ -40,5 +40,10 @@ export function useRows(
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);
   }, [count, open, select, row]);
+  useEffect(() => {
+    if (row >= 0) {
+      document.querySelector('tr[aria-current="true"]')?.scrollIntoView({ block: "nearest" });
+    }
+  }, [row]);
   return row;
 }
