@@ -19,7 +19,7 @@ test("costs are added up live, and the namespace gets a budget", async () => {
   await until(await scripted("costly", [usage, { succeed: "done" }]), "TASK_STATE_SUCCEEDED");
   const row = page.getByRole("region", { name: "Budgets" }).locator("tr", { hasText: "script" });
   await row.getByText("$1.50").first().waitFor();
-  await page.getByText("$1.50 by 1 tasks").waitFor();
+  await page.getByText("$1.50 by 1 task", { exact: true }).waitFor();
   assert.deepEqual(read, [], "the tasks are pushed, and not read");
   await page.getByRole("region", { name: "By agent" }).getByRole("cell", { name: "script" }).waitFor();
   const form = page.getByRole("form", { name: "Budget of the namespace" });
@@ -45,7 +45,7 @@ test("costs are added up live, and the namespace gets a budget", async () => {
   await page.getByRole("link", { name: "30 days" }).click();
   await page.waitForURL(/days=30/);
   await page.reload();
-  await page.getByText("$1.50 by 1 tasks").waitFor();
+  await page.getByText("$1.50 by 1 task", { exact: true }).waitFor();
   await page.context().close();
 });
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { dollars, id, isIn, query, span, word } from "./format";
+import { counted, dollars, id, isIn, query, span, word } from "./format";
 
 test("names and words", () => {
   expect(id("namespaces/default/tasks/hello")).toBe("hello");
@@ -11,6 +11,12 @@ test("a resource is in one namespace, and not in those whose names begin alike",
   expect(isIn("team", "namespaces/team/tasks/1")).toBe(true);
   expect(isIn("team", "namespaces/team-two/tasks/1")).toBe(false);
   expect(isIn("team", undefined)).toBe(false);
+});
+
+test("numbers of things", () => {
+  expect([0, 1, 2].map((count) => counted(count, "task"))).toEqual(["0 tasks", "1 task", "2 tasks"]);
+  expect(counted(1, "attempt has", "attempts have")).toBe("1 attempt has");
+  expect(counted("3", "attempt has", "attempts have")).toBe("3 attempts have");
 });
 
 test("times and money", () => {

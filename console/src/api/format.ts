@@ -13,6 +13,11 @@ export function word(value: string | undefined, prefix: string): string {
   return (value ?? "").replace(prefix, "").toLowerCase().replaceAll("_", " ");
 }
 
+/** Returns a number of things in words: `1 task`, `2 tasks`. */
+export function counted(count: number | string, one: string, many = `${one}s`): string {
+  return `${count} ${Number(count) === 1 ? one : many}`;
+}
+
 /** Milliseconds as `3 s`, `12 min`, `5 h` or `2 d`. */
 export function span(millis: number): string {
   const seconds = Math.max(0, Math.round(millis / 1000));

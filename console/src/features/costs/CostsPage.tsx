@@ -4,7 +4,7 @@ import { useRef, useState } from "react";
 import { get, put } from "../../api/client";
 import { Conflict, changeAsSeen, ifMatch, type Values } from "../../api/conflict";
 import { TASKS, useFeed } from "../../api/feed";
-import { id, isIn, query, usd } from "../../api/format";
+import { counted, id, isIn, query, usd } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { BudgetStatus, Task } from "../../api/types";
@@ -183,7 +183,7 @@ export function CostsPage() {
       {spending.data && (
         <>
           <p>
-            {usd(spending.data.micro)} by {spending.data.tasks} tasks
+            {usd(spending.data.micro)} by {counted(spending.data.tasks, "task")}
             {spending.data.more && (
               <span className="problem"> (only the newest {MOST} of this time are counted)</span>
             )}

@@ -1,7 +1,7 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import { patch, post } from "../../api/client";
-import { word } from "../../api/format";
+import { counted, word } from "../../api/format";
 import { visible } from "../../api/plain";
 import type { Attention as Asked, Task } from "../../api/types";
 import { Acting } from "../../components/Acting";
@@ -34,7 +34,7 @@ export function Attention({ task, attention }: { task: Task; attention: Asked })
   return (
     <section className="answer card" aria-label="Needs attention">
       <p className="question">
-        {failedAttempts} attempts have failed, and the task continues
+        {counted(failedAttempts ?? 0, "attempt has", "attempts have")} failed, and the task continues
         {retry && (
           <>
             {" "}

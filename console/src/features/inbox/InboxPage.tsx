@@ -1,5 +1,5 @@
 import { Link } from "@tanstack/react-router";
-import { id } from "../../api/format";
+import { counted, id } from "../../api/format";
 import { Age } from "../../components/Age";
 import { Problem } from "../../components/Problem";
 import { UnusedReplies } from "../../components/UnusedReplies";
@@ -35,7 +35,7 @@ function Inbox() {
       <h1>Inbox</h1>
       {alerts > 0 && (
         <p>
-          Something is wrong: <Link to="/alerts">{alerts === 1 ? "1 alert" : `${alerts} alerts`}</Link>
+          Something is wrong: <Link to="/alerts">{counted(alerts, "alert")}</Link>
         </p>
       )}
       <UnusedReplies replies={unused} onClose={forget} />

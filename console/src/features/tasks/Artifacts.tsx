@@ -1,6 +1,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { lazy, Suspense, useState } from "react";
 import { get } from "../../api/client";
+import { counted } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import type { Artifact, AttemptArtifacts, FetchArtifactsResponse, Task } from "../../api/types";
 import { useMayAct } from "../../components/Acting";
@@ -73,7 +74,7 @@ export function Artifacts({ name, task, ended }: { name: string; task: Task; end
 
 function countOf({ list }: AttemptArtifacts): string {
   const { files = 0, insertions = 0, deletions = 0 } = list?.changes ?? {};
-  return `${files} files changed, ${insertions} lines added, ${deletions} removed`;
+  return `${counted(files, "file")} changed, ${counted(insertions, "line")} added, ${deletions} removed`;
 }
 
 function List({ task, of: { attempt = 0, list } }: { task: string; of: AttemptArtifacts }) {
@@ -110,7 +111,7 @@ function Item({ task, attempt, artifact }: { task: string; attempt: number; arti
   return (
     <li>
       <span className="path">{visibleLine(name)}</span>{" "}
-      <span className="quiet">{artifact.size ?? 0} bytes</span>
+      <span className="quiet">{counted(artifact.size ?? 0, "byte")}</span>
       <span className="choices">
         <button type="button" aria-expanded={open} onClick={() => setOpen(!open)}>
           Preview <span className="hidden">{visibleLine(name)}</span>

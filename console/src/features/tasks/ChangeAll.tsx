@@ -1,5 +1,6 @@
 import { useEffect, useRef, useState } from "react";
 import { ApiError, newKey, post } from "../../api/client";
+import { counted } from "../../api/format";
 import type { ChangeTasksRequest, ChangeTasksResponse } from "../../api/types";
 import { Acting } from "../../components/Acting";
 import { Dialog } from "../../components/Dialog";
@@ -105,7 +106,7 @@ export function ChangeAll({
   // The counts are out of date: what matches now is counted again.
   const isRefused = problem instanceof ApiError && problem.reason === "MORE_TASKS_MATCH";
   const total = now?.counted.done ?? 0;
-  const tasks = (number: number) => `${number} ${number === 1 ? "task" : "tasks"}`;
+  const tasks = counted(total, "task");
   const isCounted = now?.counted.isOver && !now.changed;
   return (
     <Acting>
@@ -144,16 +145,16 @@ export function ChangeAll({
           </form>
         )}
         <div role="status">
-          {now && !now.counted.isOver && <p>{tasks(total)} counted so far.</p>}
+          {now && !now.counted.isOver && <p>{tasks} counted so far.</p>}
           {isCounted && total === 0 && <p>No task matches to which this applies.</p>}
           {isCounted && total > 0 && (
             <p>
-              {now.name} {tasks(total)}?
+              {now.name} {tasks}?
             </p>
           )}
           {now?.changed && (
             <p>
-              {now.changed.done} of {tasks(total)} changed{now.changed.isOver ? "." : " so far."}
+              {now.changed.done} of {tasks} changed{now.changed.isOver ? "." : " so far."}
             </p>
           )}
           {now?.changed && now.changed.failed > 0 && (
@@ -165,7 +166,7 @@ export function ChangeAll({
         <Problem error={problem} />
         {now?.counted.isOver && total > 0 && !now.changed?.isOver && !isRefused && (
           <button type="button" className="primary" disabled={busy} onClick={() => void apply(now)}>
-            {problem ? "Continue" : `${now.name} ${tasks(total)}`}
+            {problem ? "Continue" : `${now.name} ${tasks}`}
           </button>
         )}
       </Dialog>

@@ -1,6 +1,7 @@
 import { useNavigate } from "@tanstack/react-router";
 import { useRef, useState } from "react";
 import { newKey, post } from "../../api/client";
+import { counted } from "../../api/format";
 import type { Task } from "../../api/types";
 import { Problem } from "../../components/Problem";
 import { continuationOf } from "./continuation";
@@ -62,9 +63,7 @@ export function Continue({ task, comments }: { task: Task; comments: Comment[] }
         </label>
         <div>
           <button type="submit" className="primary" disabled={busy || message === ""}>
-            {comments.length === 0
-              ? "Continue"
-              : `Continue with ${comments.length} ${comments.length === 1 ? "comment" : "comments"}`}
+            {comments.length === 0 ? "Continue" : `Continue with ${counted(comments.length, "comment")}`}
           </button>
         </div>
       </form>

@@ -2,7 +2,7 @@ import { useVirtualizer } from "@tanstack/react-virtual";
 import Anser from "anser";
 import { memo, useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { address } from "../../api/client";
-import { id } from "../../api/format";
+import { counted, id } from "../../api/format";
 import { clock, exact, zone } from "../../api/time";
 import { type Link, troubleOf } from "../../api/useStream";
 import { Problem } from "../../components/Problem";
@@ -92,7 +92,8 @@ export function Log({ name, lines: live, version, link, last, linked, onLink }: 
         </a>
         <span className="quiet">Times are of {zone()}.</span>
         <span className="quiet" role="status">
-          {shown.length} lines{part.lines && ` around entry ${place?.seq} of ${last}`}. {troubleOf(link)}
+          {counted(shown.length, "line")}
+          {part.lines && ` around entry ${place?.seq} of ${last}`}. {troubleOf(link)}
         </span>
       </div>
       {link.state === "ended" && <Problem error={link.error} />}

@@ -6,7 +6,7 @@ import { get, patch, post } from "../../api/client";
 import { changeAsSeen, ifMatch } from "../../api/conflict";
 import { forEach } from "../../api/each";
 import { TASKS, useFeed } from "../../api/feed";
-import { dollars, id } from "../../api/format";
+import { counted, dollars, id } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
@@ -216,7 +216,7 @@ export function TasksPage() {
               key={name}
               label={name}
               disabled={on.length === 0}
-              question={`${name}${fields ? " of" : ""} ${on.length} ${on.length === 1 ? "task" : "tasks"}?`}
+              question={`${name}${fields ? " of" : ""} ${counted(on.length, "task")}?`}
               onOpen={() => {
                 asked.current = on;
               }}

@@ -1,4 +1,5 @@
 import { memo, useState } from "react";
+import { counted } from "../../api/format";
 import { exact } from "../../api/time";
 import type { Task } from "../../api/types";
 import { useNow } from "../../components/Age";
@@ -56,8 +57,10 @@ export const TimelineTable = memo(function TimelineTable({ task, timeline }: Pro
       </p>
       {(missing.entries > 0 || missing.spans > 0) && (
         <p className="quiet">
-          {missing.entries > 0 && `The first ${missing.entries} entries of the log are not part of it. `}
-          {missing.spans > 0 && `${missing.spans} earlier calls of tools and notices are left out.`}
+          {missing.entries > 0 &&
+            `${counted(missing.entries, "earlier entry of the log is", "earlier entries of the log are")} not part of it. `}
+          {missing.spans > 0 &&
+            `${counted(missing.spans, "earlier call or notice is", "earlier calls of tools and notices are")} left out.`}
         </p>
       )}
       <div className="bar">

@@ -109,7 +109,7 @@ test("lines know the entry in which they begin, and are found by it", () => {
 test("a part of a log lacks nothing before it", () => {
   const lines = new Lines(8);
   lines.add([output(base64("nine\n"), "9"), output(base64("eleven\n"), "11")]);
-  expect(texts(lines)).toEqual(["nine", "1 entries of the log are missing here", "eleven"]);
+  expect(texts(lines)).toEqual(["nine", "1 entry of the log is missing here", "eleven"]);
 });
 
 test("a place that is left out in part is not there", () => {

@@ -1,4 +1,4 @@
-import { bytes, id, word } from "../../api/format";
+import { bytes, counted, id, word } from "../../api/format";
 import { visible } from "../../api/plain";
 import type { Event } from "../../api/types";
 import { Nesting } from "./nesting";
@@ -69,7 +69,8 @@ export class Lines {
     const seq = Number(event.logSeq ?? 0);
     this.#seq = seq;
     if (seq > this.#seen + 1) {
-      note(`${seq - this.#seen - 1} entries of the log are missing here`);
+      const missing = counted(seq - this.#seen - 1, "entry of the log is", "entries of the log are");
+      note(`${missing} missing here`);
     }
     this.#seen = Math.max(this.#seen, seq);
     if ((event.attempt ?? 0) !== this.#attempt) {
