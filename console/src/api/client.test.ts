@@ -1,5 +1,9 @@
-import { expect, test } from "vitest";
-import { ApiError, errorOf, isTransient, newKey } from "./client";
+import { afterEach, expect, test, vi } from "vitest";
+import { ApiError, errorOf, get, isTransient, newKey } from "./client";
+
+afterEach(() => {
+  vi.unstubAllGlobals();
+});
 
 test("errors have their reason and hint", () => {
   const error = errorOf(
@@ -29,4 +33,14 @@ test("refusals are not tried again", () => {
 test("keys differ", () => {
   expect(newKey()).toMatch(/^[0-9a-f]{32}$/);
   expect(newKey()).not.toBe(newKey());
+});
+
+test("an answer that ends early, or is none of the API, is an error with a text for people", async () => {
+  const failureOf = (body: BodyInit) => {
+    vi.stubGlobal("fetch", async () => new Response(body));
+    return get("namespaces/default/tasks").catch((error: unknown) => error);
+  };
+  const interrupted = new ReadableStream({ start: (body) => body.error(new TypeError("network error")) });
+  expect(await failureOf(interrupted)).toEqual(new ApiError(14, "the connection was interrupted"));
+  expect(await failureOf("<html>")).toEqual(new ApiError(14, "the answer is not that of a control plane"));
 });

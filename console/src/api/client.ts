@@ -146,7 +146,24 @@ export async function call<T>(
     init.headers = { ...headers, "Content-Type": "application/json" };
     init.body = JSON.stringify(body);
   }
-  return (await send(path, init)).json();
+  const response = await send(path, init);
+  try {
+    return await response.json();
+  } catch (error) {
+    throw cutOff(error, signal);
+  }
+}
+
+/** Returns the error of a response whose body cannot be read: those of the browser have no text for people. */
+function cutOff(error: unknown, signal?: AbortSignal): unknown {
+  if (error instanceof ApiError || signal?.aborted) {
+    return error;
+  }
+  const isNoJson = error instanceof SyntaxError;
+  return new ApiError(
+    Code.UNAVAILABLE,
+    isNoJson ? "the answer is not that of a control plane" : "the connection was interrupted",
+  );
 }
 
 export const get = <T>(path: string, signal?: AbortSignal) => call<T>("GET", path, undefined, signal);
@@ -182,8 +199,7 @@ export async function content(
       }
     }
   } catch (error) {
-    // The network's own errors have no text for people.
-    throw signal?.aborted ? error : new ApiError(Code.UNAVAILABLE, "the connection was interrupted");
+    throw cutOff(error, signal);
   } finally {
     reader?.cancel().catch(() => {});
   }
@@ -197,8 +213,8 @@ export async function save(path: string, name: string): Promise<void> {
   let saved: Blob;
   try {
     saved = await response.blob();
-  } catch {
-    throw new ApiError(Code.UNAVAILABLE, "the connection was interrupted");
+  } catch (error) {
+    throw cutOff(error);
   }
   const link = document.createElement("a");
   link.href = URL.createObjectURL(saved);
@@ -260,10 +276,7 @@ export async function stream<T>(
       receive(JSON.parse(value.data) as T);
     }
   } catch (error) {
-    // The network's own errors have no text for people.
-    throw error instanceof ApiError || signal.aborted
-      ? error
-      : new ApiError(Code.UNAVAILABLE, "the connection was interrupted");
+    throw cutOff(error, signal);
   } finally {
     clearTimeout(timer);
     reader.cancel().catch(() => {});
