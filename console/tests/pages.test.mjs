@@ -74,6 +74,22 @@ test("a budget that someone else has set meanwhile is shown next to the own one"
   await page.context().close();
 });
 
+test("a budget with parts of a cent is changed", async () => {
+  await api("PUT", "namespaces/default/budget", { dailyMicroUsd: "2500500" });
+  const page = await phone("light");
+  await page.keyboard.press("c");
+  const form = page.getByRole("form", { name: "Budget of the namespace" });
+  await page.waitForFunction(() => document.querySelector('input[name="daily"]')?.value === "2.5005");
+  await form.getByLabel("Dollars a month").fill("40");
+  await form.getByRole("button", { name: "Set budget" }).click();
+  await form.getByText("Saved.").waitFor();
+  const { budgets } = await api("GET", "namespaces/default/budgets");
+  const { budget } = budgets.find((one) => one.name === "namespaces/default");
+  assert.deepEqual([budget.dailyMicroUsd, budget.monthlyMicroUsd], ["2500500", "40000000"]);
+  await api("PUT", "namespaces/default/budget", {});
+  await page.context().close();
+});
+
 test("schedules are paused, resumed and run", async () => {
   const page = await phone("dark");
   await page.getByRole("link", { name: "Schedules" }).click();

@@ -338,7 +338,7 @@ function NamespaceBudget({
             name="daily"
             type="number"
             min="0"
-            step="0.01"
+            step="any"
             defaultValue={dollars(seen?.budget?.dailyMicroUsd)}
           />
         </label>
@@ -348,7 +348,7 @@ function NamespaceBudget({
             name="monthly"
             type="number"
             min="0"
-            step="0.01"
+            step="any"
             defaultValue={dollars(seen?.budget?.monthlyMicroUsd)}
           />
         </label>
