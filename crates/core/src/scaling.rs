@@ -152,6 +152,12 @@ fn replaced(pool: &Pool, for_isolation: bool) -> Option<String> {
     if pool.workers.iter().any(|worker| worker.draining || worker.starting) {
         return None;
     }
+    // One that has lately shown that it does not isolate: the next one is tried later.
+    let is_recent = |worker: &WorkerView| {
+        let idle = worker.idle_for.filter(|_| worker.not_isolated && worker.running == 0);
+        idle.is_some_and(|idle| idle < REPLACE_AFTER)
+    };
+    let for_isolation = for_isolation && !pool.workers.iter().any(is_recent);
     let is_useless = |worker: &WorkerView| worker.unavailable || for_isolation && worker.not_isolated;
     let useless =
         (pool.workers.iter()).filter(|worker| worker.connected && is_useless(worker) && worker.running == 0);
@@ -202,7 +208,10 @@ fn surplus(
         let too_many = live > ceiling;
         // One that does not isolate has nothing that tasks for isolation miss.
         let suffices = if worker.not_isolated { left.all >= wanted.all } else { left.cover(wanted) };
-        let unneeded = live > u64::from(pool.floor) && idle_for >= pool.idle_timeout && suffices;
+        // While tasks wait for isolation, it shows that another one may be in vain.
+        let shows = pool.isolated > 0 && worker.not_isolated;
+        let timeout = if shows { pool.idle_timeout.max(REPLACE_AFTER) } else { pool.idle_timeout };
+        let unneeded = live > u64::from(pool.floor) && idle_for >= timeout && suffices;
         if !too_many && !unneeded {
             continue;
         }

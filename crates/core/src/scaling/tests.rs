@@ -182,11 +182,31 @@ fn workers_without_isolation_are_few_where_no_machine_isolates() {
     assert_eq!(start(&Pool { floor: 2, ..isolated(1, two()) }), 1, "these are there in any case");
     let foreign = |name| WorkerView { idle_for: None, ..open(name, 0) };
     assert_eq!(start(&isolated(1, vec![foreign("a"), foreign("b")])), 1, "the pool did not start them");
-    // The next one is tried once the idle timeout has ended another.
-    assert_eq!(drain(&isolated(1, vec![open("a", 60), open("b", 1)])), ["a"]);
+    // The next one is tried once another has been idle for two minutes.
+    assert_eq!(drain(&isolated(1, vec![open("a", 120), open("b", 1)])), ["a"]);
     let late = WorkerView { starting: true, connected: false, ..idle("b", 70) };
-    let drained = drain(&isolated(1, vec![open("a", 60), late]));
+    let drained = drain(&isolated(1, vec![open("a", 120), late]));
     assert_eq!(drained, ["a"], "the task waits for the other one");
+}
+
+#[test]
+fn tries_without_isolation_are_rare() {
+    for (ceiling, queued, timeout) in [(1, 1, 60), (5, 1, 0), (20, 10, 60), (20, 100, 60)] {
+        let (mut started, mut starts) = (Vec::<(u32, u64)>::new(), 0);
+        for now in 0..3600 {
+            let worker = |(name, at): &(u32, u64)| match (now - at).checked_sub(5) {
+                Some(idle) => open(&name.to_string(), idle),
+                None => starting(&name.to_string()),
+            };
+            let workers = started.iter().map(worker).collect();
+            let idle_timeout = Duration::from_secs(timeout);
+            let plan = plan(&Pool { ceiling, idle_timeout, ..isolated(queued, workers) });
+            started.retain(|(name, _)| !plan.drain.contains(&name.to_string()));
+            started.extend((starts..starts + plan.start).map(|name| (name, now)));
+            starts += plan.start;
+        }
+        assert!(starts <= ceiling + 60, "{starts} starts in an hour: {ceiling} {queued} {timeout}");
+    }
 }
 
 #[test]
