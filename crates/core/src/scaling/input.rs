@@ -94,7 +94,7 @@ impl Pool {
         Self::new(bounds, queued, workers)
     }
 
-    /// Builds the input as seen from the control plane, which does not know who started which worker.
+    /// Builds the input as seen from the control plane. Only workers that a manager started may have an idle time.
     pub fn observed(bounds: &Bounds, queued: i64, reported: &[ReportedWorker]) -> Self {
         Self::new(bounds, queued, reported.iter().map(WorkerView::from).collect())
     }

@@ -196,7 +196,8 @@ impl Explainer {
             connected: worker.connected,
             unavailable: worker.is_unavailable(),
             not_isolated: worker.connected && !worker.stats.isolated,
-            idle_for: worker.stats.idle_since.map(|since| now.since(since)),
+            // The operator ends only its own.
+            idle_for: worker.stats.idle_since.filter(|_| worker.is_pod).map(|since| now.since(since)),
             ..ReportedWorker::default()
         });
         let reported: Vec<_> = reported.collect();

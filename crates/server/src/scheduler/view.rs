@@ -25,6 +25,8 @@ pub(crate) struct WorkerView {
     pub(crate) storing: usize,
     /// Task that it was started for, as long as that has a queue.
     pub(crate) own_task: Option<TaskId>,
+    /// Whether it proves itself by the token of a pod, which the operator has created.
+    pub(crate) is_pod: bool,
     pub(crate) connected: bool,
     pub(crate) draining: bool,
     /// Whether the worker's circuit breaker is not closed.
@@ -122,6 +124,7 @@ impl State {
             // A task whose superseded attempt has not ended yet is listed twice: both occupy a slot.
             tasks: entry.slots.iter_attempts().map(|(id, ..)| id).collect(),
             storing: entry.slots.storing().count(),
+            is_pod: entry.pod.is_some(),
             connected: entry.session.is_some(),
             draining: entry.draining,
             ready: entry.is_ready(),

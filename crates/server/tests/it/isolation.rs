@@ -170,10 +170,12 @@ async fn free_slots_without_isolation_start_another_worker() -> Result<()> {
     let agent = tasks::agent(client, "echo", tasks::script([]), &["code"]).await?;
     let mut spec = agent.spec.context("an agent without a spec")?;
     spec.management = v1::Management::Managed.into();
-    spec.max_replicas = Some(2);
+    spec.max_replicas = Some(3);
     let agent = v1::Agent { name: agent.name, spec: Some(spec), ..Default::default() };
     client.update_agent(v1::UpdateAgentRequest { agent: Some(agent), ..Default::default() }).await?;
+    // The pool has started none of these, since they are no pods.
     let _open = RawWorker::join(client, raw::hello("echo", "open", 1)).await?;
+    let _another = RawWorker::join(client, raw::hello("echo", "another", 1)).await?;
     let task = tasks::create(client, demanding()).await?;
     let demand = wait_for_demand(&cluster, |now| now.demands.iter().any(|one| one.queued == 1)).await?;
     assert_eq!(demand.demands[0].queued_isolated, 1);
