@@ -1,11 +1,12 @@
 //! Identity of the store, and the runs of control planes on it: decides for callers that resume from a position whether this
-//! store contains it. Knows no other records.
+//! store contains it. Has the clock by which positions age. Knows no other records.
 
 use std::sync::Arc;
 
 use prost::Message;
 use rota_core::{Namespace, Timestamp};
 use rota_proto::{num, v1};
+use rota_store::single_writer::Clock;
 use rota_store::{Command, DocumentKey, DocumentKind, Expected, Opening, PutDocument, Reply};
 use uuid::Uuid;
 
@@ -17,11 +18,13 @@ const MAX_RUNS: usize = 512;
 
 /// Store and run that a position comes from. A store that was restored from a backup, or that a standby continues which
 /// lacks commits, has the identity of the original, and another history after that.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(crate) struct Lineage {
     store: Uuid,
     /// The last one is this run.
     runs: Arc<[Run]>,
+    /// Clock of the store, by which its records age.
+    clock: Clock,
 }
 
 /// Payload of the document with the runs.
@@ -102,8 +105,19 @@ async fn begin(store: &StoreClient, now: Timestamp) -> Result<Vec<Run>, Error> {
 
 impl Lineage {
     /// Begins a run on a store.
-    pub(crate) async fn begin(store: &StoreClient, now: Timestamp) -> Result<Self, Error> {
-        Ok(Self { store: Uuid::nil(), runs: begin(store, now).await?.into() })
+    pub(crate) async fn begin(store: &StoreClient, clock: Clock) -> Result<Self, Error> {
+        Ok(Self { store: Uuid::nil(), runs: begin(store, clock()).await?.into(), clock })
+    }
+
+    /// Returns the time of the store.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Returns a lineage with a clock.
+    #[cfg(test)]
+    pub(crate) fn with_clock(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
     }
 
     /// Returns the lineage with the identity of the store.
@@ -169,7 +183,13 @@ fn name(run: Run) -> String {
 
 impl Default for Lineage {
     fn default() -> Self {
-        Self { store: Uuid::nil(), runs: [Run::default()].into() }
+        Self { store: Uuid::nil(), runs: [Run::default()].into(), clock: Arc::new(crate::clock::now) }
+    }
+}
+
+impl std::fmt::Debug for Lineage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lineage").field("store", &self.store).finish_non_exhaustive()
     }
 }
 
@@ -194,7 +214,8 @@ mod tests {
 
     fn lineage(store: u128, began: &[u64]) -> Lineage {
         let run = |(id, began): (usize, &u64)| Run { id: id as u32, began: *began, ..Run::default() };
-        Lineage { store: Uuid::from_u128(store << 96), runs: began.iter().enumerate().map(run).collect() }
+        let runs = began.iter().enumerate().map(run).collect();
+        Lineage { store: Uuid::from_u128(store << 96), runs, ..Lineage::default() }
     }
 
     #[test]

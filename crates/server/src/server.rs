@@ -101,7 +101,7 @@ impl Server {
         let store = StoreClient::new(Arc::clone(&options.store), metrics.write_failures())
             .with_limits(options.limits.work, metrics.refused());
         let sealer = Arc::new(seal::open(&options.keys, &store).await?);
-        let lineage = Lineage::begin(&store, crate::clock::now()).await?;
+        let lineage = Lineage::begin(&store, Arc::clone(&options.clock)).await?;
         metrics.history_lost(lineage.loss());
         let snapshot = options.store.snapshot().await?;
         let (listener, addr) = http::listen(options.listen).await?;

@@ -13,7 +13,6 @@ use tonic::{Request, Response, Status};
 
 use super::encoded::{self, Replaced};
 use super::streams::{Chunks, Streams};
-use crate::clock::now;
 use crate::creation::Scope;
 use crate::lineage::{Lineage, Origin};
 use crate::store_client::{LOG_PAGE, StoreClient};
@@ -36,7 +35,7 @@ pub(super) fn read_token(
     let revision = u64::from_str_radix(revision, 16).ok()?;
     let at = i64::from_str_radix(seconds, 16).ok()?.checked_mul(1_000_000)?;
     // Entries older than the retention may have been removed, and an unknown revision is from another store.
-    let fresh = retention.is_none_or(|retention| rota_core::Timestamp(at) > now() - retention);
+    let fresh = retention.is_none_or(|retention| rota_core::Timestamp(at) > lineage.now() - retention);
     let ours = lineage.contains(Origin::parse(origin)?, revision);
     (fresh && ours && revision <= last).then_some(revision)
 }

@@ -13,7 +13,6 @@ use rota_proto::framing::{self, PREFIX};
 use rota_proto::v1;
 use tonic::Status;
 
-use crate::clock::now;
 use crate::lineage::Lineage;
 use crate::wire::{event, task as wire};
 
@@ -24,7 +23,7 @@ const CHANGES: u32 = 5;
 
 /// Returns the token of a feed: the last revision seen, the time, and the store. Opaque to callers.
 pub(crate) fn token(lineage: &Lineage, revision: u64) -> String {
-    format!("{revision:x}.{:x}.{lineage}", now().0 / 1_000_000)
+    format!("{revision:x}.{:x}.{lineage}", lineage.now().0 / 1_000_000)
 }
 
 /// The kinds of a reported entry that concern a question; all others are skipped without being read.

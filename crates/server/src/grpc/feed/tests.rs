@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures::StreamExt;
 use prometheus_client::metrics::counter::Counter;
@@ -303,6 +304,19 @@ async fn watcher_passes_removed_entries() {
     fixture.commit(&[1], "text").await;
     fixture.settle(&mut watcher).await;
     assert_eq!(watcher.delivered.log.len(), 1);
+}
+
+#[test]
+fn tokens_age_by_the_clock_of_the_store() {
+    let time = Arc::new(AtomicI64::new(NOW.0));
+    let read = Arc::clone(&time);
+    let lineage = Lineage::with_clock(Arc::new(move || Timestamp(read.load(Ordering::Relaxed))));
+    let retention = Some(Duration::from_secs(60));
+    let token = token(&lineage, 7);
+    time.fetch_add(59_000_000, Ordering::Relaxed);
+    assert_eq!(read_token(&lineage, retention, &token, 7), Some(7));
+    time.fetch_add(1_000_000, Ordering::Relaxed);
+    assert_eq!(read_token(&lineage, retention, &token, 7), None);
 }
 
 #[derive(Debug, Clone)]
