@@ -6,6 +6,7 @@ import {
   Navigate,
 } from "@tanstack/react-router";
 import { BASE, movedBelow } from "./base";
+import { Heading } from "./components/Heading";
 import { Shell } from "./components/Shell";
 import { AgentsPage } from "./features/agents/AgentsPage";
 import { InboxPage } from "./features/inbox/InboxPage";
@@ -17,7 +18,10 @@ import { TasksPage } from "./features/tasks/TasksPage";
 import { WorkflowPage } from "./features/workflows/WorkflowPage";
 import { WorkflowsPage } from "./features/workflows/WorkflowsPage";
 
-const root = createRootRoute({ component: Shell, notFoundComponent: () => <p>There is no such page.</p> });
+const root = createRootRoute({
+  component: Shell,
+  notFoundComponent: () => <Heading what="No such page">There is no such page.</Heading>,
+});
 
 const text = (value: unknown) => (typeof value === "string" ? value : undefined);
 

@@ -14,6 +14,7 @@ import {
   eventually,
   fits,
   folder,
+  hasWaiting,
   kill,
   newPage,
   nothingFailed,
@@ -36,6 +37,7 @@ test("the token is asked for, checked and forgotten", async () => {
   await page.keyboard.press("Enter");
   await page.getByRole("alert").filter({ hasText: "token" }).waitFor();
   await accessible(page, "sign-in");
+  await titled(page, "Sign in · Rota");
   await page.getByLabel("Token").fill(adminToken());
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.getByRole("heading", { name: "Tasks" }).waitFor();
@@ -115,7 +117,7 @@ spec:
   await run(["apply", "-f", task]);
   for (const one of [page, other]) {
     await one.getByText("Which colour?").waitFor();
-    await titled(one, "(1) Rota");
+    await hasWaiting(one, 1);
   }
   await fits(page, "inbox");
   await accessible(page, "inbox");

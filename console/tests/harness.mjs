@@ -266,6 +266,13 @@ export const WAYS = {
 /** Waits for the title of a page, which follows what the page shows. */
 export const titled = (page, title) => page.waitForFunction((title) => document.title === title, title);
 
+/** Waits for the number of what waits for a person in the title of a page. */
+export const hasWaiting = (page, count) =>
+  page.waitForFunction(
+    (count) => (/^\(([0-9]+)\) /.exec(document.title)?.[1] ?? "0") === String(count),
+    count,
+  );
+
 /** Waits for something new in a list, where it may wait for a click, unless the list is read again by itself. */
 export async function show(page, title) {
   const link = page.getByRole("link", { name: title });

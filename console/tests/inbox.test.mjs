@@ -6,12 +6,12 @@ import {
   api,
   base,
   fits,
+  hasWaiting,
   hold,
   nothingFailed,
   scripted,
   setUp,
   signedIn,
-  titled,
   until,
   WAYS,
 } from "./harness.mjs";
@@ -28,7 +28,7 @@ test("a question stays when its attempt has released its slot", async () => {
   assert.equal(status.pendingInput.length, 1);
   await page.reload();
   await page.getByText("Which way?").waitFor();
-  await titled(page, "(1) Rota");
+  await hasWaiting(page, 1);
   await page.getByLabel("Answer", { exact: true }).last().fill("left");
   await page.getByRole("button", { name: "Answer" }).click();
   await page.getByText("Nothing waits for a person.").waitFor();
@@ -195,7 +195,7 @@ test("tasks that keep failing are shown with the reason, until that is acknowled
   await card.getByText("agent: no [U+202E]luck").waitFor();
   // One task is counted once, also if it asks something.
   await card.getByText("Which way?").waitFor();
-  await titled(page, "(1) Rota");
+  await hasWaiting(page, 1);
   await accessible(page, "attention");
   await fits(page, "attention");
   await card.getByRole("button", { name: "Acknowledge" }).click();
@@ -210,7 +210,7 @@ test("tasks that keep failing are shown with the reason, until that is acknowled
   await other.getByText(/attempts have failed, and the task continues at /).waitFor();
   await other.getByRole("button", { name: "Suspend" }).click();
   await isNothing.waitFor();
-  await titled(page, "Rota");
+  await hasWaiting(page, 0);
   const run = { name: failing, desiredState: "DESIRED_STATE_RUN" };
   await api("PATCH", `${failing}?updateMask=desiredState`, run);
   await other.getByRole("button", { name: "Cancel" }).click();

@@ -1,7 +1,18 @@
 // States of pages that others reach by chance: still loading, failed, empty, and with texts from right to left, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, api, base, fits, nothingFailed, scripted, setUp, signedIn } from "./harness.mjs";
+import {
+  accessible,
+  api,
+  base,
+  fits,
+  nothingFailed,
+  scripted,
+  setUp,
+  signedIn,
+  titled,
+  until,
+} from "./harness.mjs";
 
 setUp();
 
@@ -71,6 +82,57 @@ test("a page of something that does not exist shows an error", async () => {
     await accessible(page, `no such ${kind}`);
     await fits(page, `no such ${kind}`);
   }
+  await page.context().close();
+});
+
+/** Keys of pages, with the heading of each, which is the title of its tab. */
+const KEYS = {
+  i: "Inbox",
+  w: "Workflows",
+  a: "Agents and workers",
+  s: "Schedules",
+  c: "Costs and budgets",
+  l: "Alerts",
+  m: "Metrics",
+  y: "System",
+  d: "HTTP API",
+  t: "Tasks",
+};
+
+test("each page names its tab, and has the focus once a navigation has opened it", async () => {
+  const name = await scripted("one of many", [{ succeed: "done" }]);
+  await until(name, "TASK_STATE_SUCCEEDED");
+  const page = await signedIn();
+  const focused = () => page.evaluate(() => document.activeElement?.tagName);
+  const isAt = (heading) =>
+    page.waitForFunction((heading) => {
+      const at = document.activeElement;
+      return at?.tagName === "H1" && at.textContent === heading;
+    }, heading);
+  await titled(page, "Tasks · Rota");
+  assert.equal(await focused(), "BODY", "no page was left");
+  for (const [key, heading] of Object.entries(KEYS)) {
+    await page.keyboard.press(key);
+    await isAt(heading);
+    await titled(page, `${heading} · Rota`);
+  }
+  // The heading of a task takes the focus over once its title is read.
+  await page.getByRole("link", { name: "one of many" }).waitFor();
+  await page.keyboard.press("j");
+  await page.locator('tr[aria-current="true"]').waitFor();
+  await page.keyboard.press("Enter");
+  await isAt("one of many");
+  await titled(page, "Task · one of many · Rota");
+  await page.goBack();
+  await isAt("Tasks");
+  // A filter opens no page.
+  await page.getByLabel("Owner").fill("none");
+  await page.keyboard.press("Enter");
+  await page.getByText("No task matches").waitFor();
+  assert.notEqual(await focused(), "H1");
+  await page.goto(`${base}/nowhere`);
+  await page.getByRole("heading", { name: "There is no such page." }).waitFor();
+  await titled(page, "No such page · Rota");
   await page.context().close();
 });
 

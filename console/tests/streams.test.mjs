@@ -6,6 +6,7 @@ import {
   api,
   base,
   browser,
+  hasWaiting,
   newPage,
   newToken,
   nothingFailed,
@@ -16,7 +17,6 @@ import {
   show,
   signedIn,
   signIn,
-  titled,
 } from "./harness.mjs";
 
 setUp();
@@ -56,7 +56,7 @@ test("tabs out of view hold no connections, and catch up", async () => {
   // The feed of one of them updates the titles of all.
   const name = await scripted("a call", [{ ask: "Are you there?" }, { succeed: "yes" }]);
   for (const page of pages) {
-    await titled(page, "(1) Rota");
+    await hasWaiting(page, 1);
   }
   await api("POST", `${name}:cancel`, {});
   await shell("true", "--title", "seen later");
@@ -79,12 +79,12 @@ test("windows go on together once one is signed in again", async () => {
   await page.getByRole("link", { name: "Tasks" }).click();
   const name = await scripted("a late call", [{ ask: "Who leads?" }, { succeed: "you" }]);
   await show(page, "a late call");
-  await titled(page, "(1) Rota");
+  await hasWaiting(page, 1);
   // The other one has the same session.
-  await titled(leader, "(1) Rota");
+  await hasWaiting(leader, 1);
   await api("POST", `${name}:cancel`, {});
   for (const one of [page, leader]) {
-    await titled(one, "Rota");
+    await hasWaiting(one, 0);
   }
   await context.close();
 });
@@ -212,13 +212,13 @@ test("workflows and approvals are live in all tabs by one stream, and nothing is
   for (const one of [page, other]) {
     await one.getByRole("button", { name: "Show 1 new" }).click();
     await one.getByRole("link", { name: "a live one" }).waitFor();
-    await titled(one, "(1) Rota");
+    await hasWaiting(one, 1);
   }
   const read = asked.length;
   await api("POST", `${name}:decide`, { step: "look", decision: "STEP_DECISION_APPROVE" });
   for (const one of [page, other]) {
     await one.locator("tr", { hasText: "a live one" }).locator(".state.succeeded").waitFor();
-    await titled(one, "Rota");
+    await hasWaiting(one, 0);
   }
   // Alerts, which nothing pushes, are read twice a minute.
   const again = asked.slice(read).filter((path) => !path.endsWith("/alerts"));

@@ -10,6 +10,7 @@ import {
   editorOf,
   fits,
   folder,
+  hasWaiting,
   hold,
   nothingFailed,
   scripted,
@@ -18,7 +19,6 @@ import {
   show,
   signedIn,
   textOf,
-  titled,
   until,
 } from "./harness.mjs";
 
@@ -314,7 +314,7 @@ test("a workflow is drawn, and its approval waits in the inbox", async () => {
   await page.getByRole("link", { name: /Inbox/ }).click();
   const card = page.getByRole("article", { name: "a delivery" });
   await card.getByText("Is [U+202E]it good?").waitFor();
-  await titled(page, "(1) Rota");
+  await hasWaiting(page, 1);
   await accessible(page, "inbox with an approval");
   await fits(page, "inbox with an approval");
   await card.getByRole("link", { name: "a delivery" }).click();

@@ -14,6 +14,7 @@ import { useMayAct } from "./Acting";
 import { Dialog } from "./Dialog";
 import { PAGES } from "./pages";
 import { SignIn } from "./SignIn";
+import { onPageTitle, pageTitle, tabTitle } from "./title";
 
 /** The library that searches by parts of names is loaded when it is opened. */
 const Palette = lazy(() => import("./Palette"));
@@ -57,6 +58,11 @@ export function Shell() {
     return () => removeEventListener("keydown", press);
   }, [navigate]);
   const expired = useSyncExternalStore(onSignIn, isExpired);
+  useEffect(() => {
+    if (!isIn) {
+      document.title = tabTitle("Sign in");
+    }
+  }, [isIn]);
   if (!isIn && !expired) {
     return <SignIn />;
   }
@@ -182,9 +188,13 @@ function Badge() {
   const { tasks = [], more = false } = useWaiting().data ?? {};
   const { all = [] } = useApprovals().data ?? {};
   const count = `${tasks.length + all.length}${more ? "+" : ""}`;
+  const title = useSyncExternalStore(onPageTitle, pageTitle);
+  const isIn = useSyncExternalStore(onSignIn, isSignedIn);
   useEffect(() => {
-    document.title = count === "0" ? "Rota" : `(${count}) Rota`;
-  }, [count]);
+    if (isIn) {
+      document.title = tabTitle(title, count);
+    }
+  }, [isIn, title, count]);
   return count !== "0" ? (
     <span className="badge">
       {count}

@@ -13,6 +13,7 @@ import { troubleOf, useStream } from "../../api/useStream";
 import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Conflicted } from "../../components/Conflicted";
+import { Heading } from "../../components/Heading";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { hidden, optional, Table } from "../../components/Table";
@@ -133,7 +134,7 @@ function Agents({ namespace }: { namespace: string }) {
   const shownWorkers = workersWith(listedWorkers, demand);
   return (
     <>
-      <h1>Agents and workers</h1>
+      <Heading what="Agents and workers" />
       <p role="status" className="quiet">
         {troubleOf(link)}
       </p>

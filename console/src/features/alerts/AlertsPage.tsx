@@ -1,6 +1,7 @@
 import { Link } from "@tanstack/react-router";
 import { visible, visibleLine } from "../../api/plain";
 import { Age, Moment } from "../../components/Age";
+import { Heading } from "../../components/Heading";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
 import { subjectOf } from "./subject";
@@ -11,7 +12,7 @@ export function AlertsPage() {
   const found = useAlerts();
   return (
     <>
-      <h1>Alerts</h1>
+      <Heading what="Alerts" />
       <div className="bar">
         <button type="button" disabled={found.isFetching} onClick={() => void found.refetch()}>
           Read again

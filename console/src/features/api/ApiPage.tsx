@@ -3,6 +3,7 @@ import swaggerUi from "swagger-ui-dist/swagger-ui-es-bundle.js";
 import "swagger-ui-dist/swagger-ui.css";
 import "./api.css";
 import { address } from "../../api/client";
+import { Heading } from "../../components/Heading";
 import { Scroll } from "../../components/Scroll";
 import { keepComplete } from "./complete";
 import { isStream } from "./streams";
@@ -53,7 +54,7 @@ export function ApiPage() {
   }, []);
   return (
     <>
-      <h1>HTTP API</h1>
+      <Heading what="HTTP API" />
       <p>
         Calls are made with your session: what they change is changed. Programs use{" "}
         <code>Authorization: Bearer</code> with a token in its place.

@@ -13,6 +13,7 @@ import { Acting } from "../../components/Acting";
 import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
 import { Conflicted } from "../../components/Conflicted";
+import { Heading } from "../../components/Heading";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { optional, Table } from "../../components/Table";
@@ -111,7 +112,7 @@ export function CostsPage() {
   const own = all.find((one) => one.name === `namespaces/${namespace}`);
   return (
     <>
-      <h1>Costs and budgets</h1>
+      <Heading what="Costs and budgets" />
       <div className="bar">
         <button type="button" disabled={budgets.isFetching || spending.isFetching} onClick={reload}>
           Read again

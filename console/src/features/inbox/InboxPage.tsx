@@ -1,6 +1,7 @@
 import { Link } from "@tanstack/react-router";
 import { counted, id } from "../../api/format";
 import { Age } from "../../components/Age";
+import { Heading } from "../../components/Heading";
 import { Problem } from "../../components/Problem";
 import { UnusedReplies } from "../../components/UnusedReplies";
 import { useUnused } from "../../components/useReply";
@@ -32,7 +33,7 @@ function Inbox() {
   const isWhole = waiting.isSuccess && approvals.isSuccess && !more && !moreApprovals;
   return (
     <>
-      <h1>Inbox</h1>
+      <Heading what="Inbox" />
       {alerts > 0 && (
         <p>
           Something is wrong: <Link to="/alerts">{counted(alerts, "alert")}</Link>

@@ -6,6 +6,7 @@ import { query } from "../../api/format";
 import { zone } from "../../api/time";
 import type { MetricsHistory } from "../../api/types";
 import { Age, Moment } from "../../components/Age";
+import { Heading } from "../../components/Heading";
 import { Problem } from "../../components/Problem";
 import { Table } from "../../components/Table";
 import { useNamespace } from "../../namespace";
@@ -48,7 +49,7 @@ export function MetricsPage() {
   const change = (more: MetricsSearch) => navigate({ to: "/metrics", search: { ...search, ...more } });
   return (
     <>
-      <h1>Metrics</h1>
+      <Heading what="Metrics" />
       <nav className="choices" aria-label="Time">
         {HOURS.map((one) => (
           <Link

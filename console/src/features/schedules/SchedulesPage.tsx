@@ -11,6 +11,7 @@ import { troubleOf } from "../../api/useStream";
 import { Acting } from "../../components/Acting";
 import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
+import { Heading } from "../../components/Heading";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
@@ -46,7 +47,7 @@ export function SchedulesPage() {
   const schedules = found.data?.pages.flatMap((page) => page.schedules ?? []) ?? [];
   return (
     <>
-      <h1>Schedules</h1>
+      <Heading what="Schedules" />
       <p role="status" className="quiet">
         {troubleOf(link)}
       </p>

@@ -8,6 +8,7 @@ import { troubleOf, useStream } from "../../api/useStream";
 import { Acting } from "../../components/Acting";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
+import { Heading } from "../../components/Heading";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
 import { hidden, Table } from "../../components/Table";
@@ -43,7 +44,7 @@ export function SystemPage() {
   const status = found.data;
   return (
     <>
-      <h1>System</h1>
+      <Heading what="System" />
       <div className="bar">
         {status && <State value={status.state} prefix="SYSTEM_STATE_" />}
         <button type="button" disabled={found.isFetching} onClick={read}>

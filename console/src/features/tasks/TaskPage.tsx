@@ -8,6 +8,7 @@ import { useStream } from "../../api/useStream";
 import { useMayAct } from "../../components/Acting";
 import { Age, Moment } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
+import { Heading } from "../../components/Heading";
 import { Problem } from "../../components/Problem";
 import { Scroll } from "../../components/Scroll";
 import { State } from "../../components/State";
@@ -113,7 +114,7 @@ function OneTask({ name }: { name: string }) {
   const trace = traceUrl(status.traceId);
   return (
     <>
-      <h1>{titleOf(task)}</h1>
+      <Heading what="Task" which={titleOf(task)} />
       <div className="bar">
         <State value={state} prefix="TASK_STATE_" />
         {status.progress && (

@@ -14,6 +14,7 @@ import { troubleOf } from "../../api/useStream";
 import { Acting, useMayAct } from "../../components/Acting";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
+import { Heading } from "../../components/Heading";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
 import { hidden, optional, Table } from "../../components/Table";
@@ -272,7 +273,7 @@ export function TasksPage() {
   );
   return (
     <>
-      <h1>Tasks</h1>
+      <Heading what="Tasks" />
       <form
         className="bar"
         key={JSON.stringify(search)}

@@ -8,6 +8,7 @@ import type { Workflow, WorkflowSpec } from "../../api/types";
 import { ofBase } from "../../base";
 import { useMayAct } from "../../components/Acting";
 import { Confirm } from "../../components/Confirm";
+import { Heading } from "../../components/Heading";
 import { Unread } from "../../components/Unread";
 import { useLoaded } from "../../components/useLoaded";
 import { useNamespace } from "../../namespace";
@@ -117,7 +118,9 @@ function Editor({ namespace, begin, keep, discard }: Props) {
   };
   return (
     <>
-      <h1>New workflow in {visibleLine(namespace)}</h1>
+      <Heading what="New workflow" which={visibleLine(namespace)}>
+        New workflow in {visibleLine(namespace)}
+      </Heading>
       <CheckedBar draft={draft} label={mayAct ? "Run" : undefined}>
         {discard && (
           <Confirm

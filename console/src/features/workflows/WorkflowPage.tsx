@@ -9,6 +9,7 @@ import { troubleOf, useStream } from "../../api/useStream";
 import { Acting, useMayAct } from "../../components/Acting";
 import { Age } from "../../components/Age";
 import { Confirm } from "../../components/Confirm";
+import { Heading } from "../../components/Heading";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
 import { hidden, Table } from "../../components/Table";
@@ -127,7 +128,7 @@ function OneWorkflow({ name }: { name: string }) {
     : sorted;
   return (
     <>
-      <h1>{nameOf(workflow)}</h1>
+      <Heading what="Workflow" which={nameOf(workflow)} />
       <div className="bar">
         <State value={state} prefix="WORKFLOW_STATE_" />
         {workflow.status?.paused && <span>paused</span>}

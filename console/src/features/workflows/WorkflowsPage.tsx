@@ -8,6 +8,7 @@ import { refresh } from "../../api/refresh";
 import type { WatchWorkflowsResponse, Workflow } from "../../api/types";
 import { troubleOf } from "../../api/useStream";
 import { Age } from "../../components/Age";
+import { Heading } from "../../components/Heading";
 import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
@@ -84,7 +85,7 @@ export function WorkflowsPage() {
   const row = useRows(workflows.length, open);
   return (
     <>
-      <h1>Workflows</h1>
+      <Heading what="Workflows" />
       <p>
         <Link to="/workflows/new">New workflow</Link>
       </p>
