@@ -125,4 +125,23 @@ test("a run that fails hides nothing of what is typed next", async () => {
   await page.context().close();
 });
 
+test("a draft for which the browser has no room is reported", async () => {
+  const page = await signedIn({ viewport: { width: 360, height: 640 } });
+  await page.goto(`${base}/workflows/new`);
+  await page.getByText("The server accepts it.").waitFor();
+  await page.evaluate(() => {
+    Storage.prototype.setItem = () => {
+      throw new DOMException("full", "QuotaExceededError");
+    };
+  });
+  const source = editorOf(page);
+  const given = await textOf(source);
+  await source.fill(given.replace("An example", "Another one"));
+  await page.getByRole("status").filter({ hasText: "The browser has no room" }).waitFor();
+  await page.getByText("The server accepts it.").waitFor();
+  await accessible(page, "a draft without room");
+  await fits(page, "a draft without room");
+  await page.context().close();
+});
+
 nothingFailed();

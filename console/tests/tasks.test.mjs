@@ -69,12 +69,27 @@ test("a failed task is changed and run again", async () => {
   assert.equal(await page.evaluate(() => getSelection().toString().trim()), "kind: Not a kind");
   await source.fill(given.replace(/fail:\s+message: no luck/, "succeed: done at last"));
   await page.getByText("The server accepts it.").waitFor();
+  // What was typed survives when the page is left.
+  await page.goto(base);
+  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  await page.goto(`${base}/tasks/default/${id}`);
+  await page.getByText("The server accepts it.").waitFor();
+  assert.match(await textOf(source), /done at last/);
   await run.click();
   await page.waitForURL((url) => /\/tasks\/default\/.+/.test(url.pathname) && !url.pathname.endsWith(id));
   await page.getByRole("region", { name: "Result" }).getByText("done at last").waitFor();
   const [before, made] = [await api("GET", name), page.url().split("/").at(-1)];
   assert.equal(before.labels["rota.dev/replayed"], made);
   assert.equal((await api("GET", `namespaces/default/tasks/${made}`)).labels["rota.dev/replay-of"], id);
+  // What has run is no draft any more, and neither is what was discarded.
+  await page.goto(`${base}/tasks/default/${id}`);
+  const edit = page.getByRole("button", { name: "Edit and retry" });
+  await edit.click();
+  await source.fill(given.replace("no luck", "another"));
+  await page.getByRole("button", { name: "Discard" }).click();
+  await edit.waitFor();
+  await page.reload();
+  await edit.waitFor();
   await page.context().close();
 });
 

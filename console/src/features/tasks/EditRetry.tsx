@@ -5,13 +5,14 @@ import { changeOfLatest } from "../../api/conflict";
 import { query } from "../../api/format";
 import type { Task, TaskSpec } from "../../api/types";
 import { CheckedBar, CheckedYaml } from "../workflows/CheckedYaml";
+import { keepDraft, keptDraft } from "../workflows/kept";
 import { readAs, write } from "../workflows/manifest";
 import { useDraft } from "../workflows/useDraft";
 import { editable, replayedBy, replayOf } from "./replay";
 
-/** The specification of a task that has failed, to be changed and run again. */
+/** The specification of a task that has failed, to be changed and run again. It begins with the draft that this tab has of it. */
 export function EditRetry({ task }: { task: Task }) {
-  const [begin, setBegin] = useState<string>();
+  const [begin, setBegin] = useState(() => keptDraft(task.name) ?? undefined);
   const secret = task.spec?.secretNames?.[0];
   if (secret) {
     return (
@@ -28,16 +29,33 @@ export function EditRetry({ task }: { task: Task }) {
       </button>
     );
   }
-  return <Specification task={task} begin={begin} discard={() => setBegin(undefined)} />;
+  const keep = (text: string | undefined) =>
+    keepDraft(task.name, text === write(editable(task)) ? undefined : text);
+  const discard = () => {
+    keep(undefined);
+    setBegin(undefined);
+  };
+  return <Specification task={task} begin={begin} keep={keep} discard={discard} />;
 }
 
 /** What is typed, checked by the server as the task that it would become. */
-function Specification({ task, begin, discard }: { task: Task; begin: string; discard: () => void }) {
+function Specification({
+  task,
+  begin,
+  keep,
+  discard,
+}: {
+  task: Task;
+  begin: string;
+  keep: (text: string | undefined) => boolean;
+  discard: () => void;
+}) {
   const navigate = useNavigate();
   const [, namespace = ""] = task.name?.split("/") ?? [];
   const draft = useDraft<TaskSpec>(begin, task.name ?? "", {
     kind: "Task",
     read: (text) => readAs<TaskSpec>(text, "Task", "prompt"),
+    keep,
     ask: (spec, signal) => {
       const path = `namespaces/${namespace}/tasks${query({ validateOnly: "true" })}`;
       return call("POST", path, replayOf(task, spec), signal);
@@ -45,6 +63,7 @@ function Specification({ task, begin, discard }: { task: Task; begin: string; di
     run: async (spec, key) => {
       const headers = { "Idempotency-Key": key };
       const made = await post<Task>(`namespaces/${namespace}/tasks`, replayOf(task, spec), headers);
+      keep(undefined);
       // It is no dead letter any more.
       await changeOfLatest<Task>(
         task,

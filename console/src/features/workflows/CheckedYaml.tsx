@@ -10,7 +10,7 @@ function messageOf(error: unknown): string {
 
 /** What can be done with a specification, whether it is checked, and what is wrong with it. */
 export function CheckedBar({
-  draft: { checked, isCurrent, error, run, editor },
+  draft: { checked, isCurrent, error, isKept, run, editor },
   label,
   children,
 }: {
@@ -38,6 +38,11 @@ export function CheckedBar({
           </button>
         )}
       </div>
+      {!isKept && (
+        <p role="status" className="problem">
+          The browser has no room to keep what you have typed since: it is lost when you leave the page.
+        </p>
+      )}
       <Problem error={error} />
     </>
   );

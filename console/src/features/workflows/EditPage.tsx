@@ -5,7 +5,6 @@ import { call, get } from "../../api/client";
 import { query } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import type { Workflow, WorkflowSpec } from "../../api/types";
-import { ofBase } from "../../base";
 import { useMayAct } from "../../components/Acting";
 import { Confirm } from "../../components/Confirm";
 import { Heading } from "../../components/Heading";
@@ -14,12 +13,11 @@ import { useLoaded } from "../../components/useLoaded";
 import { useNamespace } from "../../namespace";
 import { CheckedBar, CheckedYaml } from "./CheckedYaml";
 import { countOfStep, type Picture, shapeOf, stepsOf } from "./groups";
+import { keepDraft, keptDraft } from "./kept";
 import { read, write } from "./manifest";
 import { loadBigGraph } from "./pictures";
 import { useDraft } from "./useDraft";
 
-/** What was typed survives a page that is left or reloaded, in this tab: for each workflow that is edited by itself. */
-const KEY = ofBase("rota.draft");
 const EXAMPLE = `title: An example
 steps:
   - name: build
@@ -40,8 +38,7 @@ export function EditPage() {
 /** What is typed begins with the draft that this tab has of it, or with the workflow that it is made from. */
 function Source({ from }: { from: string | undefined }) {
   const shown = useNamespace();
-  const key = from === undefined ? KEY : `${KEY}.${from}`;
-  const [draft, setDraft] = useState(() => sessionStorage.getItem(key));
+  const [draft, setDraft] = useState(() => keptDraft(from));
   const source = useQuery({
     queryKey: ["source of a workflow", from],
     queryFn: ({ signal }) => get<Workflow>(from ?? "", signal),
@@ -55,13 +52,7 @@ function Source({ from }: { from: string | undefined }) {
   if (begin === undefined) {
     return <Unread title="New workflow" error={source.error} />;
   }
-  const keep = (text: string | undefined) => {
-    if (text === undefined || text === original) {
-      sessionStorage.removeItem(key);
-    } else {
-      sessionStorage.setItem(key, text);
-    }
-  };
+  const keep = (text: string | undefined) => keepDraft(from, text === original ? undefined : text);
   const discard = async () => {
     keep(undefined);
     setDraft(null);
@@ -81,8 +72,8 @@ function Source({ from }: { from: string | undefined }) {
 interface Props {
   namespace: string;
   begin: string;
-  /** Keeps what was typed, or nothing of it. */
-  keep: (text: string | undefined) => void;
+  /** Keeps what was typed, or nothing of it. Returns whether there was room for it. */
+  keep: (text: string | undefined) => boolean;
   /** Begins again without the draft, if it has begun with one. */
   discard: (() => Promise<void>) | undefined;
 }
@@ -93,6 +84,7 @@ function Editor({ namespace, begin, keep, discard }: Props) {
   const draft = useDraft<WorkflowSpec>(begin, namespace, {
     kind: "Workflow",
     read,
+    keep,
     ask: (spec, signal) => {
       const path = `namespaces/${namespace}/workflows${query({ validateOnly: "true" })}`;
       return call("POST", path, { spec }, signal);
@@ -112,10 +104,6 @@ function Editor({ namespace, begin, keep, discard }: Props) {
   if (accepted && accepted !== drawn) {
     setDrawn(accepted);
   }
-  const type = (text: string) => {
-    draft.type(text);
-    keep(text);
-  };
   return (
     <>
       <Heading what="New workflow" which={visibleLine(namespace)}>
@@ -131,7 +119,7 @@ function Editor({ namespace, begin, keep, discard }: Props) {
         )}
       </CheckedBar>
       <div className="sides">
-        <CheckedYaml draft={{ ...draft, type }} />
+        <CheckedYaml draft={draft} />
         {drawn && BigGraph && (
           <section aria-label="Picture">
             <Drawing spec={drawn} BigGraph={BigGraph} />

@@ -12,6 +12,8 @@ export interface Draft<Spec> {
   /** Why the text cannot run, or why its run has failed. */
   error: unknown;
   isRunning: boolean;
+  /** Whether what was typed survives when the page is left. */
+  isKept: boolean;
   /** Runs the text; unset before the server has accepted it, and while it runs. */
   run: (() => void) | undefined;
   type: (text: string) => void;
@@ -19,6 +21,8 @@ export interface Draft<Spec> {
 }
 
 interface Runnable<Spec> extends Check<Spec> {
+  /** Keeps what was typed for when the page is left. Returns whether there was room for it. */
+  keep: (text: string) => boolean;
   /** Runs a specification: once, if it is repeated with the same key. */
   run: (spec: Spec, key: string) => Promise<void>;
 }
@@ -27,11 +31,12 @@ interface Runnable<Spec> extends Check<Spec> {
 export function useDraft<Spec>(
   begin: string,
   subject: string,
-  { run, ...check }: Runnable<Spec>,
+  { keep, run, ...check }: Runnable<Spec>,
 ): Draft<Spec> {
   const [text, setText] = useState(begin);
   const [failure, setFailure] = useState<unknown>();
   const [isRunning, setIsRunning] = useState(false);
+  const [isKept, setIsKept] = useState(true);
   const editor = useRef<Handle>(null);
   const key = useRef(newKey());
   const checked = useChecked<Spec>(text, subject, check);
@@ -55,12 +60,14 @@ export function useDraft<Spec>(
     isCurrent,
     error: failure ?? (isCurrent ? checked.error : undefined),
     isRunning,
+    isKept,
     run: spec && (() => void start(spec)),
     type: (text) => {
       // Another text is another task or workflow.
       key.current = newKey();
       setFailure(undefined);
       setText(text);
+      setIsKept(keep(text));
     },
     editor,
   };
