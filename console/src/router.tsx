@@ -1,12 +1,7 @@
-import {
-  createRootRoute,
-  createRoute,
-  createRouter,
-  lazyRouteComponent,
-  Navigate,
-} from "@tanstack/react-router";
+import { createRootRoute, createRoute, createRouter, Navigate } from "@tanstack/react-router";
 import { BASE, movedBelow } from "./base";
 import { Heading } from "./components/Heading";
+import { lazyPage } from "./components/later";
 import { Shell } from "./components/Shell";
 import { AgentsPage } from "./features/agents/AgentsPage";
 import { InboxPage } from "./features/inbox/InboxPage";
@@ -60,7 +55,7 @@ const workflow = createRoute({
 const edit = createRoute({
   getParentRoute: () => root,
   path: "/workflows/new",
-  component: lazyRouteComponent(() => import("./features/workflows/EditPage"), "EditPage"),
+  component: lazyPage(async () => (await import("./features/workflows/EditPage")).EditPage),
   // Name of the workflow to begin with.
   validateSearch: ({ from }: Record<string, unknown>): { from?: string } =>
     typeof from === "string" && /^namespaces\/[^/]+\/workflows\/[^/]+$/.test(from) ? { from } : {},
@@ -70,19 +65,19 @@ const edit = createRoute({
 const schedules = createRoute({
   getParentRoute: () => root,
   path: "/schedules",
-  component: lazyRouteComponent(() => import("./features/schedules/SchedulesPage"), "SchedulesPage"),
+  component: lazyPage(async () => (await import("./features/schedules/SchedulesPage")).SchedulesPage),
 });
 const costs = createRoute({
   getParentRoute: () => root,
   path: "/costs",
-  component: lazyRouteComponent(() => import("./features/costs/CostsPage"), "CostsPage"),
+  component: lazyPage(async () => (await import("./features/costs/CostsPage")).CostsPage),
   validateSearch: (search: Record<string, unknown>): { days?: number } =>
     [1, 7, 30].includes(Number(search.days)) ? { days: Number(search.days) } : {},
 });
 const metrics = createRoute({
   getParentRoute: () => root,
   path: "/metrics",
-  component: lazyRouteComponent(() => import("./features/metrics/MetricsPage"), "MetricsPage"),
+  component: lazyPage(async () => (await import("./features/metrics/MetricsPage")).MetricsPage),
   validateSearch: (search: Record<string, unknown>): MetricsSearch => ({
     hours: HOURS.includes(Number(search.hours)) ? Number(search.hours) : undefined,
     agent: text(search.agent),
@@ -93,17 +88,17 @@ const metrics = createRoute({
 const alerts = createRoute({
   getParentRoute: () => root,
   path: "/alerts",
-  component: lazyRouteComponent(() => import("./features/alerts/AlertsPage"), "AlertsPage"),
+  component: lazyPage(async () => (await import("./features/alerts/AlertsPage")).AlertsPage),
 });
 const system = createRoute({
   getParentRoute: () => root,
   path: "/system",
-  component: lazyRouteComponent(() => import("./features/system/SystemPage"), "SystemPage"),
+  component: lazyPage(async () => (await import("./features/system/SystemPage")).SystemPage),
 });
 const api = createRoute({
   getParentRoute: () => root,
   path: "/api-docs",
-  component: lazyRouteComponent(() => import("./features/api/ApiPage"), "ApiPage"),
+  component: lazyPage(async () => (await import("./features/api/ApiPage")).ApiPage),
 });
 
 const moved = movedBelow(BASE, location.pathname);

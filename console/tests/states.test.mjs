@@ -136,6 +136,29 @@ test("each page names its tab, and has the focus once a navigation has opened it
   await page.context().close();
 });
 
+test("a window of an older version offers to reload it, and keeps what was typed", async () => {
+  const page = await signedIn({ viewport: PHONE });
+  // The files of the window do not exist any more after an upgrade.
+  await page.route(/assets\/(Palette|SystemPage)[^/]*\.js$/, (route) => route.fulfill({ status: 404 }));
+  const owner = page.getByLabel("Owner");
+  await owner.fill("someone");
+  await page.keyboard.press("Control+k");
+  const isOlder = page.getByRole("alert").filter({ hasText: "this window is of the older version" });
+  await page.getByRole("dialog", { name: "Find" }).filter({ has: isOlder }).waitFor();
+  await accessible(page, "a part of an older version");
+  await fits(page, "a part of an older version");
+  await page.keyboard.press("Escape");
+  await isOlder.waitFor({ state: "detached" });
+  assert.equal(await owner.inputValue(), "someone");
+  await page.getByRole("link", { name: "System" }).click();
+  await page.getByRole("main").filter({ has: isOlder }).waitFor();
+  await accessible(page, "a page of an older version");
+  await page.unrouteAll();
+  await page.getByRole("button", { name: "Reload" }).click();
+  await page.getByRole("heading", { name: "System" }).waitFor();
+  await page.context().close();
+});
+
 test("texts from right to left turn nothing around them", async () => {
   const [title, question] = ["מטלה דחופה (12)", "أي طريق؟ left, or right (2)"];
   const name = await scripted(title, [{ ask: question }]);

@@ -1,5 +1,5 @@
 import { Link, Outlet, useNavigate } from "@tanstack/react-router";
-import { lazy, type ReactNode, Suspense, useEffect, useState, useSyncExternalStore } from "react";
+import { type ReactNode, Suspense, useEffect, useState, useSyncExternalStore } from "react";
 import { isSlow, onSlow } from "../api/client";
 import { FeedProvider, TASKS, WORKFLOWS } from "../api/feed";
 import { closeSession } from "../api/session";
@@ -12,12 +12,13 @@ import { useApprovals, useApprovalUpdates } from "../features/workflows/useAppro
 import { setNamespace, useNamespace } from "../namespace";
 import { useMayAct } from "./Acting";
 import { Dialog } from "./Dialog";
+import { lazyPart } from "./later";
 import { PAGES } from "./pages";
 import { SignIn } from "./SignIn";
 import { onPageTitle, pageTitle, tabTitle } from "./title";
 
 /** The library that searches by parts of names is loaded when it is opened. */
-const Palette = lazy(() => import("./Palette"));
+const Palette = lazyPart(() => import("./Palette"));
 
 const isTyping = (target: EventTarget | null) =>
   target instanceof HTMLElement &&

@@ -1,4 +1,5 @@
 import { type ComponentType, useEffect, useState } from "react";
+import { insteadOf, NotLoaded } from "./later";
 
 type Load<P> = () => Promise<{ default: ComponentType<P> }>;
 
@@ -12,14 +13,9 @@ export function useLoaded<P>(load: Load<P> | undefined): ComponentType<P> | unde
       return;
     }
     let isWanted = true;
-    load().then(
-      ({ default: component }) => isWanted && setLoaded({ load, component }),
-      (problem) =>
-        isWanted &&
-        setLoaded(() => {
-          throw problem;
-        }),
-    );
+    void load()
+      .catch(insteadOf({ default: NotLoaded }))
+      .then(({ default: component }) => isWanted && setLoaded({ load, component }));
     return () => {
       isWanted = false;
     };

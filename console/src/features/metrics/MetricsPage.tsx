@@ -1,19 +1,20 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { lazy, Suspense } from "react";
+import { Suspense } from "react";
 import { get } from "../../api/client";
 import { query } from "../../api/format";
 import { zone } from "../../api/time";
 import type { MetricsHistory } from "../../api/types";
 import { Age, Moment } from "../../components/Age";
 import { Heading } from "../../components/Heading";
+import { lazyPart } from "../../components/later";
 import { Problem } from "../../components/Problem";
 import { Table } from "../../components/Table";
 import { useNamespace } from "../../namespace";
 import { columns, GRAPHS, HOURS, seconds } from "./series";
 
 /** The library that draws is loaded with the first chart. */
-const Chart = lazy(() => import("./Chart"));
+const Chart = lazyPart(() => import("./Chart"));
 
 /** The control plane reads its numbers once a minute, and pushes none. */
 const INTERVAL = 60_000;

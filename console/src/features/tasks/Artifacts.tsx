@@ -1,10 +1,11 @@
 import { useQuery } from "@tanstack/react-query";
-import { lazy, Suspense, useState } from "react";
+import { Suspense, useState } from "react";
 import { get } from "../../api/client";
 import { counted } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import type { Artifact, AttemptArtifacts, FetchArtifactsResponse, Task } from "../../api/types";
 import { useMayAct } from "../../components/Acting";
+import { lazyPart } from "../../components/later";
 import { Problem } from "../../components/Problem";
 import { Continue } from "./Continue";
 import { Download } from "./Download";
@@ -12,7 +13,7 @@ import { Preview } from "./Preview";
 import type { Comment } from "./patch";
 
 /** The library that reads patches is loaded when there is one. */
-const Changes = lazy(() => import("./Changes"));
+const Changes = lazyPart(() => import("./Changes"));
 /** Artifacts of an attempt that are listed at a time. */
 const LISTED = 100;
 

@@ -1,8 +1,9 @@
-import { lazy, type ReactNode, Suspense, useId } from "react";
+import { type ReactNode, Suspense, useId } from "react";
+import { lazyPart } from "../../components/later";
 import { Problem } from "../../components/Problem";
 import type { Draft } from "./useDraft";
 
-const YamlEditor = lazy(() => import("./YamlEditor"));
+const YamlEditor = lazyPart(() => import("./YamlEditor"));
 
 function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
