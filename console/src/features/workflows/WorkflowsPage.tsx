@@ -1,6 +1,6 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
-import { useCallback, useMemo, useState } from "react";
+import { useCallback, useMemo } from "react";
 import { get } from "../../api/client";
 import { useWorkflowFeed, WORKFLOWS } from "../../api/feed";
 import { id, query } from "../../api/format";
@@ -13,6 +13,7 @@ import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
 import { Table } from "../../components/Table";
+import { isNewest, useUnseen } from "../../components/unseen";
 import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
 import { nameOf } from "./name";
@@ -34,7 +35,6 @@ export function WorkflowsPage() {
   const namespace = useNamespace();
   const navigate = useNavigate();
   const cache = useQueryClient();
-  const [unseen, setUnseen] = useState<ReadonlySet<string>>(new Set());
   const key = useMemo(() => ["workflows", namespace], [namespace]);
   const found = useInfiniteQuery({
     queryKey: key,
@@ -45,14 +45,15 @@ export function WorkflowsPage() {
     },
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
-  const reload = useCallback(() => {
-    setUnseen(new Set());
-    void refresh(cache, key);
-  }, [cache, key]);
   const workflows = useMemo(
     () => found.data?.pages.flatMap((page) => page.workflows ?? []) ?? [],
     [found.data],
   );
+  const { count: unseen, set: setUnseen, clear: forgetUnseen } = useUnseen(workflows);
+  const reload = useCallback(() => {
+    forgetUnseen();
+    void refresh(cache, key);
+  }, [cache, key, forgetUnseen]);
   const link = useWorkflowFeed({
     reload,
     receive: (message) => {
@@ -62,9 +63,7 @@ export function WorkflowsPage() {
       }
       if (!workflows.some((one) => one.name === workflow.name)) {
         // Older ones are on further pages.
-        if (!deleted && (workflow.createTime ?? "") >= (workflows[0]?.createTime ?? "")) {
-          setUnseen((before) => new Set([...before, workflow.name ?? ""]));
-        }
+        setUnseen(workflow.name, !deleted && isNewest(workflow, workflows));
         return;
       }
       cache.setQueryData<typeof found.data>(
@@ -93,9 +92,9 @@ export function WorkflowsPage() {
         <span className="quiet" role="status">
           {troubleOf(link)}
         </span>
-        {unseen.size > 0 && (
+        {unseen && (
           <button type="button" onClick={reload}>
-            Show {unseen.size} new
+            Show {unseen} new
           </button>
         )}
       </div>

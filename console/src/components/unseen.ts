@@ -1,0 +1,61 @@
+import { useCallback, useReducer, useState } from "react";
+
+/** Names that are kept at most. */
+const MOST = 1000;
+
+/** What has come into being since a list was read, by its names. Changed in place: a stream may have thousands. */
+export class Unseen {
+  readonly #names = new Set<string>();
+
+  /** Adds or removes a name. Returns whether that has changed anything. */
+  set(name: string, isUnseen: boolean): boolean {
+    if (!isUnseen) {
+      return this.#names.delete(name);
+    }
+    if (this.#names.has(name) || this.#names.size === MOST) {
+      return false;
+    }
+    this.#names.add(name);
+    return true;
+  }
+
+  clear(): void {
+    this.#names.clear();
+  }
+
+  /** Returns the number of those that a list lacks, as text, with a plus if there may be more; `undefined` for none. */
+  besides(listed: readonly { name?: string }[]): string | undefined {
+    if (this.#names.size === 0) {
+      return undefined;
+    }
+    const known = new Set(listed.map(({ name }) => name));
+    const count = [...this.#names].filter((name) => !known.has(name)).length;
+    return count === 0 ? undefined : `${count}${this.#names.size === MOST ? "+" : ""}`;
+  }
+}
+
+/** What waits for a click until a list shows it. */
+export function useUnseen(listed: readonly { name?: string }[]) {
+  const [unseen] = useState(() => new Unseen());
+  const [, draw] = useReducer((drawn: number) => drawn + 1, 0);
+  const set = useCallback(
+    (name: string | undefined, isUnseen: boolean) => {
+      if (name !== undefined && unseen.set(name, isUnseen)) {
+        draw();
+      }
+    },
+    [unseen],
+  );
+  const clear = useCallback(() => {
+    unseen.clear();
+    draw();
+  }, [unseen]);
+  return { count: unseen.besides(listed), set, clear };
+}
+
+const created = (one: { createTime?: string } | undefined) => Date.parse(one?.createTime ?? "");
+
+/** Whether something is as new as the newest of a list: an older one may be on a page that was not read. */
+export function isNewest(one: { createTime?: string }, listed: readonly { createTime?: string }[]): boolean {
+  return listed.length === 0 || created(one) >= created(listed[0]);
+}
