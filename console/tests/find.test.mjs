@@ -120,6 +120,35 @@ test("the board has a column for each state, live", async () => {
   await page.context().close();
 });
 
+test("new tasks are counted as the filter of the list has them", async () => {
+  const page = await signedIn();
+  // Messages for other windows: what arrives later is received by this one, too.
+  await page.addInitScript(() => {
+    new BroadcastChannel("rota.tasks.default").onmessage = ({ data }) => {
+      window.isLive ||= data.link?.state === "live";
+      window.isCreated ||= data.message?.task?.spec?.title === "one of mine";
+    };
+  });
+  await page.goto(`${base}/tasks?owner=mine`);
+  await page.getByText("No task matches").waitFor();
+  await page.waitForFunction(() => window.isLive);
+  // No worker runs these.
+  const queued = (title, owner) => scripted(title, [], { owner, target: { agent: "missing" } });
+  const names = [await queued("one of others", "others"), await queued("one of mine", "mine")];
+  await page.waitForFunction(() => window.isCreated);
+  const fresh = page.getByRole("button", { name: /^Show/ });
+  await fresh.waitFor();
+  assert.equal(await fresh.textContent(), "Show 1 new");
+  await fresh.click();
+  await page.getByRole("link", { name: "one of mine" }).waitFor();
+  assert.equal(await page.getByRole("link", { name: "one of others" }).count(), 0);
+  await fresh.waitFor({ state: "detached" });
+  for (const name of names) {
+    await api("POST", `${name}:cancel`, {});
+  }
+  await page.context().close();
+});
+
 test("all tasks that match are cancelled, also those that are not listed, with their number first", async () => {
   const names = [];
   for (let index = 0; index < 12; index += 1) {

@@ -15,7 +15,7 @@ import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
 import { asRead, moved, type Page } from "./column";
-import { filters, type TaskSearch } from "./filters";
+import { filters, isFiltered, type TaskSearch } from "./filters";
 import { titleOf } from "./title";
 
 const COLUMNS = [
@@ -74,7 +74,6 @@ function Column({
   const reload = useCoalesced(() => void refresh(cache, key));
   useReadEvery(INTERVAL, reload);
   const tasks = found.data?.pages.flatMap((page) => page.tasks ?? []) ?? [];
-  const isFiltered = Object.entries(rest).some(([name, value]) => name !== "view" && value !== undefined);
   useFeed({
     reload,
     receive: ({ task }) => {
@@ -82,7 +81,7 @@ function Column({
       if (!task || !isIn(namespace, task.name) || (!data && !isHere(task))) {
         return;
       }
-      const pages = data && moved(data.pages, task, { isHere: isHere(task), isFiltered });
+      const pages = data && moved(data.pages, task, { isHere: isHere(task), isFiltered: isFiltered(rest) });
       // A reading that is under way may lack a task that enters.
       if (!pages || (pages !== data.pages && cache.isFetching({ queryKey: key }) > 0)) {
         reload();

@@ -10,6 +10,7 @@ import { counted, dollars, id } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
+import { useCoalesced } from "../../api/useCoalesced";
 import { troubleOf } from "../../api/useStream";
 import { Acting, useMayAct } from "../../components/Acting";
 import { Age } from "../../components/Age";
@@ -18,13 +19,14 @@ import { Heading } from "../../components/Heading";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
 import { hidden, optional, Table } from "../../components/Table";
+import { isNewest, useUnseen } from "../../components/unseen";
 import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
 import { Board } from "./Board";
 import { ChangeAll } from "./ChangeAll";
-import { searchOf } from "./filters";
+import { isFiltered, searchOf } from "./filters";
 import { MoreFilters } from "./MoreFilters";
-import { readPage } from "./page";
+import { type Page, readPage } from "./page";
 import { titleOf } from "./title";
 
 const STATES = [
@@ -112,19 +114,9 @@ export function TasksPage() {
   const navigate = useNavigate({ from: "/tasks" });
   const cache = useQueryClient();
   const mayAct = useMayAct();
-  const [unseen, setUnseen] = useState(0);
   const [selected, setSelected] = useState<ReadonlyMap<string, Task>>(new Map());
   const [problem, setProblem] = useState<unknown>();
   const key = useMemo(() => ["tasks", namespace, search], [namespace, search]);
-  // What was selected of another list is out of sight: no action may reach it.
-  const list = JSON.stringify(key);
-  const shownList = useRef(list);
-  if (shownList.current !== list) {
-    shownList.current = list;
-    setSelected(new Map());
-    setUnseen(0);
-    setProblem(undefined);
-  }
   const found = useInfiniteQuery({
     queryKey: key,
     initialPageParam: "",
@@ -134,15 +126,38 @@ export function TasksPage() {
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
   const tasks = useMemo(() => found.data?.pages.flatMap((page) => page.tasks ?? []) ?? [], [found.data]);
+  const { count: unseen, set: setUnseen, clear: forgetUnseen } = useUnseen(tasks);
+  // What was selected of another list is out of sight: no action may reach it.
+  const list = JSON.stringify(key);
+  const shownList = useRef(list);
+  if (shownList.current !== list) {
+    shownList.current = list;
+    setSelected(new Map());
+    forgetUnseen();
+    setProblem(undefined);
+  }
   const snippets = Object.assign({}, ...(found.data?.pages.map((page) => page.snippets) ?? [])) as Record<
     string,
     string
   >;
   const behind = found.data?.pages.at(-1)?.behind ?? 0;
   const reload = useCallback(() => {
-    setUnseen(0);
+    forgetUnseen();
     void refresh(cache, ["tasks", namespace]);
-  }, [cache, namespace]);
+  }, [cache, namespace, forgetUnseen]);
+  // The server alone evaluates filters.
+  const countNew = useCoalesced(() => {
+    const count = ({ tasks: newest = [] }: Page) => {
+      if (shownList.current === list) {
+        forgetUnseen();
+        for (const task of newest) {
+          setUnseen(task.name, isNewest(task, tasks));
+        }
+      }
+    };
+    // The next change asks again.
+    readPage(namespace, search, "").then(count, () => {});
+  });
   const link = useFeed({
     reload,
     receive: ({ task, events }) => {
@@ -154,8 +169,14 @@ export function TasksPage() {
           key,
           (data) => data && { ...data, pages: data.pages.map((page) => withChange(page, { task })) },
         );
-      } else if (!search.text && events?.some((event) => event.state?.reason === "created")) {
-        setUnseen((count) => count + 1);
+      } else if (search.text || search.view === "board") {
+        return;
+      } else if (isFiltered(search)) {
+        if (isNewest(task, tasks)) {
+          countNew();
+        }
+      } else if (events?.some((event) => event.state?.reason === "created")) {
+        setUnseen(task.name, true);
       }
     },
   });
@@ -232,7 +253,7 @@ export function TasksPage() {
           {behind > 0 && "The newest changes are not searched yet. "}
           {troubleOf(link)}
         </span>
-        {unseen > 0 && (
+        {unseen && (
           <button type="button" onClick={reload}>
             Show {unseen} new
           </button>

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { filterOf, filters, searchOf } from "./filters";
+import { filterOf, filters, isFiltered, searchOf } from "./filters";
 
 test("labels are split at the first sign only", () => {
   const label = (label: string) => decodeURIComponent(filters({ label }).replace("?pageSize=100", ""));
@@ -15,6 +15,11 @@ test("a filter has what the address has, and no more", () => {
     labels: { k: "v=w" },
   });
   expect(filterOf({})).toEqual({});
+});
+
+test("a view is no filter", () => {
+  expect([isFiltered({}), isFiltered({ view: "board", state: undefined })]).toEqual([false, false]);
+  expect([isFiltered({ owner: "me" }), isFiltered({ minPriority: 0 })]).toEqual([true, true]);
 });
 
 test("a filter of every field is in the address and in the call", () => {

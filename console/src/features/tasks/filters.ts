@@ -78,6 +78,11 @@ export function searchOf(given: Record<string, unknown>): TaskSearch {
   return search;
 }
 
+/** Whether there is a filter: some tasks are not shown. */
+export function isFiltered({ view: _view, ...filters }: TaskSearch): boolean {
+  return Object.values(filters).some((value) => value !== undefined);
+}
+
 /** Returns key and value of a label. Values may contain the sign between them, keys may not. */
 function labelOf(search: TaskSearch): [string, string] {
   const [, key = "", value = ""] = /^([^=]*)=?(.*)$/.exec(search.label ?? "") ?? [];

@@ -17,7 +17,7 @@ export async function readPage(
   namespace: string,
   search: TaskSearch,
   token: string,
-  signal: AbortSignal,
+  signal?: AbortSignal,
 ): Promise<Page> {
   const page = token ? `&pageToken=${encodeURIComponent(token)}` : "";
   if (!search.text) {
