@@ -28,8 +28,8 @@ const COLUMNS = [
 ];
 /** Estimated height of a card, in pixels: the real one is measured. */
 const CARD = 76;
-/** Time between two readings of a column in view, in milliseconds: the feed does not have the tasks that are deleted. */
-const INTERVAL = 60_000;
+/** Time between two readings of what is in view, in milliseconds: the feed does not have the tasks that are deleted. */
+export const INTERVAL = 60_000;
 
 /** Tasks as cards, by their state; a column reads more of them on a click, and draws those in view. */
 export function Board({ namespace, search }: { namespace: string; search: TaskSearch }) {

@@ -11,6 +11,7 @@ import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
+import { useReadEvery } from "../../api/useReadEvery";
 import { troubleOf } from "../../api/useStream";
 import { Acting, useMayAct } from "../../components/Acting";
 import { Age } from "../../components/Age";
@@ -22,8 +23,9 @@ import { hidden, optional, Table } from "../../components/Table";
 import { isNewest, useUnseen } from "../../components/unseen";
 import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
-import { Board } from "./Board";
+import { Board, INTERVAL } from "./Board";
 import { ChangeAll } from "./ChangeAll";
+import { deletedOf, without } from "./deleted";
 import { isFiltered, searchOf } from "./filters";
 import { MoreFilters } from "./MoreFilters";
 import { type Page, readPage } from "./page";
@@ -179,6 +181,24 @@ export function TasksPage() {
         setUnseen(task.name, true);
       }
     },
+  });
+  // Only tasks that have ended are deleted, and these stay in the list of their state. The index of texts may lack some.
+  const isLasting = (task: Task) =>
+    isEnded(task) && (!search.state || task.status?.state === `TASK_STATE_${search.state}`);
+  useReadEvery(INTERVAL, () => {
+    const drop = (deleted: ReadonlySet<string>) => {
+      if (deleted.size > 0) {
+        cache.setQueryData<typeof found.data>(
+          key,
+          (data) => data && { ...data, pages: data.pages.map((page) => without(page, deleted)) },
+        );
+        setSelected((before) => new Map([...before].filter(([name]) => !deleted.has(name))));
+      }
+    };
+    if (!search.text) {
+      // The next reading tries again.
+      deletedOf(tasks, isLasting, (token) => readPage(namespace, search, token)).then(drop, () => {});
+    }
   });
   const toggle = useCallback((task: Task | undefined) => {
     setSelected((before) => {
