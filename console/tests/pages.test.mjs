@@ -169,6 +169,16 @@ test("the system shows its parts, and its breakers are reset", async () => {
   await page.keyboard.press("Enter");
   await page.getByText("Saved.").waitFor();
   assert.equal((await api("GET", "system/logFilter")).filter, "warn");
+  // What another admin sets meanwhile is read when the tab has the focus again, and what is typed stays.
+  await filter.fill("info");
+  await api("PUT", "system/logFilter", { filter: "error" });
+  await page.evaluate(() => dispatchEvent(new Event("visibilitychange")));
+  const changed = page.getByText("It is error now.");
+  await changed.waitFor();
+  assert.equal(await filter.inputValue(), "info");
+  await filter.press("Enter");
+  await changed.waitFor({ state: "detached" });
+  assert.equal((await api("GET", "system/logFilter")).filter, "info");
   const address = page.getByLabel("Address of a trace");
   await address.fill("javascript:alert('{trace}')");
   await page.keyboard.press("Enter");

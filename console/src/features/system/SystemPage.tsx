@@ -211,10 +211,14 @@ function LogFilter() {
     queryKey: ["log-filter"],
     queryFn: ({ signal }) => get<{ filter?: string }>("system/logFilter", signal),
   });
+  const now = found.data?.filter ?? "";
+  // What is typed stays, whatever arrives meanwhile.
+  const [typed, setTyped] = useState<{ text: string; over: string }>();
   const set = async (filter: string) => {
     setProblem(undefined);
     try {
       cache.setQueryData(["log-filter"], await put("system/logFilter", { filter }));
+      setTyped((typed) => (typed?.text === filter ? undefined : typed));
       setSaved(true);
     } catch (error) {
       setProblem(error);
@@ -225,22 +229,32 @@ function LogFilter() {
       <h2>Log</h2>
       <Problem error={found.error} />
       {found.data && (
-        <Acting otherwise={<code>{found.data.filter}</code>}>
+        <Acting otherwise={<code>{now}</code>}>
           <form
             className="bar"
-            key={found.data.filter}
-            onChange={() => setSaved(false)}
             onSubmit={(event) => {
               event.preventDefault();
-              void set(String(new FormData(event.currentTarget).get("filter") ?? ""));
+              void set(typed?.text ?? now);
             }}
           >
             <label>
               Log filter, until the process ends
-              <input name="filter" defaultValue={found.data.filter} required maxLength={1024} size={32} />
+              <input
+                value={typed?.text ?? now}
+                onChange={(event) => {
+                  setTyped({ text: event.target.value, over: typed?.over ?? now });
+                  setSaved(false);
+                }}
+                required
+                maxLength={1024}
+                size={32}
+              />
             </label>
             <button type="submit">Set filter</button>
-            <span role="status">{saved && "Saved."}</span>
+            <span role="status">
+              {saved && "Saved."}
+              {typed && typed.over !== now && `It is ${now} now.`}
+            </span>
           </form>
         </Acting>
       )}
