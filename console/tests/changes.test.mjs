@@ -144,8 +144,10 @@ test("artifacts are previewed without running them, and downloaded", async () =>
   assert.equal(await page.locator("main img[src^='x'], main script").count(), 0);
   await accessible(page, "previews");
   const download = page.waitForEvent("download");
-  await artifacts.getByRole("button", { name: "Download workspace/report.txt" }).click();
+  await artifacts.getByRole("link", { name: "Download workspace/report.txt" }).click();
   const saved = await download;
+  // The browser itself has read it.
+  assert.ok(saved.url().startsWith(`${base}/api/v1/`), saved.url());
   assert.equal(saved.suggestedFilename(), "report.txt");
   assert.equal(readFileSync(await saved.path(), "utf8"), "x".repeat(300_000));
   await page.setViewportSize({ width: 360, height: 640 });

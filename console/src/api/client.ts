@@ -207,23 +207,6 @@ export async function content(
   return { data, isWhole };
 }
 
-/** Saves a content as a file. */
-export async function save(path: string, name: string): Promise<void> {
-  const response = await send(path, {});
-  let saved: Blob;
-  try {
-    saved = await response.blob();
-  } catch (error) {
-    throw cutOff(error);
-  }
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(saved);
-  link.download = name;
-  link.click();
-  // The browser has taken the file over once the click was handled.
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
-}
-
 /** A key by which the server recognizes a call that is repeated. Browsers offer `randomUUID` only over HTTPS. */
 export function newKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
