@@ -76,7 +76,7 @@ test("a conflict shows both versions, and what there was", () => {
   expect(shown).toContain("Overwrite with mine Keep what is there");
 });
 
-test("a choice and its text are told apart", () => {
+test("a choice and its text stay separate", () => {
   expect(choiceWith("Deny", "the second one")).toBe("Deny: the second one");
   expect(choiceWith("Deny", " ")).toBe("Deny");
 });
