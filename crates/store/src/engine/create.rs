@@ -1,5 +1,6 @@
 //! Creation of tasks: idempotency, current state of dependencies, and assignment in the same commit.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rota_core::task::{self, DependencyKey, DependencyState, State};
@@ -99,7 +100,7 @@ impl<B: Backend> Engine<B> {
             && self.write_set.get(key).is_some_and(|entry| entry.task.state == State::Queued)
             && !self.cools_down(key, now)?
             && let Some(agent) = self.agent_of(&namespace, &to)
-            && let Funds::Enough(reserved) = self.fund(key, &agent, &[], now)?
+            && let Funds::Enough(reserved) = self.fund(key, &agent, &BTreeSet::new(), now)?
         {
             let assign = self.assignment(&namespace, to, agent, reserved);
             // After a rejection the task is in the queue.
