@@ -89,7 +89,8 @@ impl<P: Place> StorePair<P> {
                 let has_backlog = self.memory.has_backlog();
                 let wanted = self.memory.run(batch(), self.now).unwrap();
                 let writes = Reader::revision(&self.model).unwrap() != before;
-                for replies in predicted {
+                // A run first continues what follows from earlier batches, which a dry run leaves.
+                for replies in predicted.into_iter().filter(|_| !has_backlog) {
                     prop_assert_eq!(format!("{replies:?}"), format!("{:?}", wanted.replies));
                 }
                 // A failure lasts until the next write, which delays deadlines: only one that the retry ends leaves both equal.
