@@ -186,6 +186,13 @@ export function TasksPage() {
   const isLasting = (task: Task) =>
     isEnded(task) && (!search.state || task.status?.state === `TASK_STATE_${search.state}`);
   useReadEvery(INTERVAL, () => {
+    const lasting = tasks.filter(isLasting);
+    const newest = lasting[0]?.createTime;
+    if (search.text || !newest) {
+      return;
+    }
+    // The end of the millisecond, which the filter excludes.
+    const createdBefore = new Date(Date.parse(newest) + 1).toISOString();
     const drop = (deleted: ReadonlySet<string>) => {
       if (deleted.size > 0) {
         cache.setQueryData<typeof found.data>(
@@ -195,10 +202,11 @@ export function TasksPage() {
         setSelected((before) => new Map([...before].filter(([name]) => !deleted.has(name))));
       }
     };
-    if (!search.text) {
-      // The next reading tries again.
-      deletedOf(tasks, isLasting, (token) => readPage(namespace, search, token)).then(drop, () => {});
-    }
+    // The next reading tries again.
+    deletedOf(lasting, (token) => readPage(namespace, search, token, undefined, { createdBefore })).then(
+      drop,
+      () => {},
+    );
   });
   const toggle = useCallback((task: Task | undefined) => {
     setSelected((before) => {

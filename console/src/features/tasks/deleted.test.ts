@@ -3,13 +3,10 @@ import type { Task } from "../../api/types";
 import { deletedOf, without } from "./deleted";
 import type { Page } from "./page";
 
-const task = (second: number, state = "SUCCEEDED") =>
-  ({
-    name: `namespaces/n/tasks/${second}`,
-    createTime: `2026-01-01T00:00:${String(second).padStart(2, "0")}Z`,
-    status: { state: `TASK_STATE_${state}` },
-  }) as Task;
-const isLasting = ({ status }: Task) => status?.state === "TASK_STATE_SUCCEEDED";
+const task = (second: number): Task => ({
+  name: `namespaces/n/tasks/${second}`,
+  createTime: `2026-01-01T00:00:${String(second).padStart(2, "0")}Z`,
+});
 const names = (...seconds: number[]) => new Set(seconds.map((second) => task(second).name));
 
 /** Reads pages one after the other, and counts them. */
@@ -22,10 +19,18 @@ function reader(...pages: Page[]) {
   return { tokens, read };
 }
 
-test("a task that no answer has any more is deleted, unless it may have left for another reason", async () => {
-  const listed = [task(4), task(3), task(2, "RUNNING"), task(1)];
+test("a task that no answer has any more is deleted", async () => {
   const { read } = reader({ tasks: [task(5), task(4)] });
-  expect(await deletedOf(listed, isLasting, read)).toEqual(names(3, 1));
+  expect(await deletedOf([task(4), task(3), task(1)], read)).toEqual(names(3, 1));
+});
+
+test("reading ends once every task is found", async () => {
+  const { read, tokens } = reader(
+    { tasks: [task(2), task(1)], nextPageToken: "a" },
+    { tasks: [], nextPageToken: "b" },
+  );
+  expect(await deletedOf([task(2), task(1)], read)).toEqual(new Set());
+  expect(tokens).toEqual([""]);
 });
 
 test("pages are read down to the oldest task, and what is on further ones is not deleted", async () => {
@@ -36,16 +41,16 @@ test("pages are read down to the oldest task, and what is on further ones is not
     { tasks: [task(6), task(2)], nextPageToken: "c" },
     { tasks: [task(1)] },
   );
-  expect(await deletedOf(listed, isLasting, read)).toEqual(names(7, 5, 3));
+  expect(await deletedOf(listed, read)).toEqual(names(7, 5, 3));
   expect(tokens).toEqual(["", "a", "b"]);
   const endless = reader(...Array.from({ length: 20 }, () => ({ tasks: [task(8)], nextPageToken: "more" })));
-  expect(await deletedOf(listed, isLasting, endless.read)).toEqual(names(9));
+  expect(await deletedOf(listed, endless.read)).toEqual(names(9));
   expect(endless.tokens).toHaveLength(10);
 });
 
-test("nothing is read for a list without a task that can be deleted", async () => {
+test("nothing is read for an empty list", async () => {
   const { read, tokens } = reader({});
-  expect(await deletedOf([task(1, "RUNNING")], isLasting, read)).toEqual(new Set());
+  expect(await deletedOf([], read)).toEqual(new Set());
   expect(tokens).toEqual([]);
 });
 

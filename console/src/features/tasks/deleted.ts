@@ -7,34 +7,30 @@ const MOST_PAGES = 10;
 const created = (task: Task | undefined) => Date.parse(task?.createTime ?? "");
 
 /**
- * Returns the names of the tasks of a list, newest first, that the server has deleted: those that its answers lack. `isLasting` is
- * whether a task can leave the list for no other reason. `read` reads a page of the list from a token on.
+ * Returns the names of the tasks of a list, newest first, that the server has deleted: those that its answers lack. No task of the list
+ * can leave that of the server for another reason. `read` reads a page from a token on, the newest of these tasks first.
  */
 export async function deletedOf(
   listed: readonly Task[],
-  isLasting: (task: Task) => boolean,
   read: (token: string) => Promise<Page>,
 ): Promise<ReadonlySet<string>> {
-  const lasting = listed.filter(isLasting);
-  const found = new Set<string | undefined>();
+  const missing = new Map(listed.map((task) => [task.name ?? "", task]));
   let oldest = Number.NaN;
   let token = "";
-  for (let pages = 0; lasting.length > 0 && pages < MOST_PAGES; pages += 1) {
+  for (let pages = 0; missing.size > 0 && pages < MOST_PAGES; pages += 1) {
     const page = await read(token);
     for (const task of page.tasks ?? []) {
-      found.add(task.name);
+      missing.delete(task.name ?? "");
       oldest = created(task);
     }
     token = page.nextPageToken ?? "";
-    if (token === "" || oldest < created(lasting.at(-1))) {
+    if (token === "" || oldest < created(listed.at(-1))) {
       break;
     }
   }
   // What is as old as the last task that was read, or older, may be on a further page.
   const isRead = (task: Task) => token === "" || created(task) > oldest;
-  return new Set(
-    lasting.filter((task) => !found.has(task.name) && isRead(task)).map(({ name = "" }) => name),
-  );
+  return new Set([...missing].filter(([, task]) => isRead(task)).map(([name]) => name));
 }
 
 /** Returns a page without some of its tasks. */

@@ -59,6 +59,10 @@ test("a filter of every field is in the address and in the call", () => {
   const call = decodeURIComponent(filters(search));
   expect(call).toContain("filter.failureClasses=FAILURE_CLASS_OVERLOAD&");
   expect(call).toContain("filter.minPriority=0");
+  const earlier = decodeURIComponent(filters(search, 100, { createdBefore: "2026-01-31T00:00:01Z" }));
+  expect(earlier).toBe(
+    call.replace("=2026-02-01T00:00:00Z&filter.ended", "=2026-01-31T00:00:01Z&filter.ended"),
+  );
   // The address keeps what was chosen.
   expect(searchOf({ ...search })).toEqual(search);
 });

@@ -123,9 +123,9 @@ export function filterOf(search: TaskSearch): TaskFilter {
   };
 }
 
-/** Returns the parameters of the call that lists tasks. */
-export function filters(search: TaskSearch, pageSize = 100): string {
-  const { labels, ...others } = filterOf(search);
+/** Returns the parameters of the call that lists tasks. The filters of `more` take the place of those of the search. */
+export function filters(search: TaskSearch, pageSize = 100, more: TaskFilter = {}): string {
+  const { labels, ...others } = { ...filterOf(search), ...more };
   const fields = Object.entries(others).map(([name, value]) => [`filter.${name}`, value]);
   const pairs = Object.entries(labels ?? {}).map(([key, value]) => [`filter.labels[${key}]`, [value]]);
   return query({ pageSize, ...Object.fromEntries([...fields, ...pairs]) });

@@ -1,5 +1,5 @@
 import { get } from "../../api/client";
-import type { SearchTasksResponse, Task } from "../../api/types";
+import type { SearchTasksResponse, Task, TaskFilter } from "../../api/types";
 import { filters, type TaskSearch } from "./filters";
 
 /** Part of a list of tasks. */
@@ -18,10 +18,11 @@ export async function readPage(
   search: TaskSearch,
   token: string,
   signal?: AbortSignal,
+  more?: TaskFilter,
 ): Promise<Page> {
   const page = token ? `&pageToken=${encodeURIComponent(token)}` : "";
   if (!search.text) {
-    return get<Page>(`namespaces/${namespace}/tasks${filters(search)}${page}`, signal);
+    return get<Page>(`namespaces/${namespace}/tasks${filters(search, 100, more)}${page}`, signal);
   }
   const text = `&text=${encodeURIComponent(search.text)}`;
   const path = `namespaces/${namespace}/tasks:search${filters(search)}${text}${page}`;
