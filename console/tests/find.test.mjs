@@ -5,10 +5,12 @@ import {
   accessible,
   api,
   base,
+  eventually,
   fits,
   nothingFailed,
   scripted,
   setUp,
+  setVisible,
   show,
   signedIn,
   until,
@@ -122,26 +124,40 @@ test("the board has a column for each state, live", async () => {
 
 test("new tasks are counted as the filter of the list has them", async () => {
   const page = await signedIn();
+  await page.clock.install();
   // Messages for other windows: what arrives later is received by this one, too.
   await page.addInitScript(() => {
     new BroadcastChannel("rota.tasks.default").onmessage = ({ data }) => {
       window.isLive ||= data.link?.state === "live";
-      window.isCreated ||= data.message?.task?.spec?.title === "one of mine";
+      window.titles = [...(window.titles ?? []), data.message?.task?.spec?.title];
     };
   });
+  const [begun, finished] = [[], []];
+  page.on("request", (request) => /filter\.owner=mine/.test(request.url()) && begun.push(request));
+  page.on("requestfinished", (request) => begun.includes(request) && finished.push(request));
   await page.goto(`${base}/tasks?owner=mine`);
   await page.getByText("No task matches").waitFor();
   await page.waitForFunction(() => window.isLive);
+  // Once when it is opened, and once when its stream is.
+  await eventually(() => finished.length === 2, "the list is read");
+  await setVisible(page, false);
   // No worker runs these.
   const queued = (title, owner) => scripted(title, [], { owner, target: { agent: "missing" } });
-  const names = [await queued("one of others", "others"), await queued("one of mine", "mine")];
-  await page.waitForFunction(() => window.isCreated);
+  const names = [await queued("one of others", "others"), await queued("another of others", "others")];
+  await page.waitForFunction(() => window.titles?.includes("another of others"));
+  assert.equal(begun.length, 2, "out of view nothing is read");
+  await setVisible(page, true);
+  await page.clock.fastForward(10_000);
+  await eventually(() => finished.length >= 3, "the list is read");
+  names.push(await queued("one of mine", "mine"));
+  await page.waitForFunction(() => window.titles?.includes("one of mine"));
+  await page.clock.fastForward(10_000);
   const fresh = page.getByRole("button", { name: /^Show/ });
   await fresh.waitFor();
   assert.equal(await fresh.textContent(), "Show 1 new");
   await fresh.click();
   await page.getByRole("link", { name: "one of mine" }).waitFor();
-  assert.equal(await page.getByRole("link", { name: "one of others" }).count(), 0);
+  assert.equal(await page.getByRole("link", { name: /others/ }).count(), 0);
   await fresh.waitFor({ state: "detached" });
   for (const name of names) {
     await api("POST", `${name}:cancel`, {});

@@ -263,6 +263,17 @@ export const WAYS = {
   },
 };
 
+/** Takes a tab out of view: the browser of the tests has no windows that could cover each other. */
+export const setVisible = (page, isVisible) =>
+  page.evaluate((isVisible) => {
+    Object.defineProperty(document, "visibilityState", {
+      value: isVisible ? "visible" : "hidden",
+      configurable: true,
+    });
+    Object.defineProperty(document, "hidden", { value: !isVisible, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, isVisible);
+
 /** Waits for the title of a page, which follows what the page shows. */
 export const titled = (page, title) => page.waitForFunction((title) => document.title === title, title);
 

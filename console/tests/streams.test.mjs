@@ -14,6 +14,7 @@ import {
   run,
   scripted,
   setUp,
+  setVisible,
   shell,
   show,
   signedIn,
@@ -21,17 +22,6 @@ import {
 } from "./harness.mjs";
 
 setUp();
-
-/** Takes a tab out of view: the browser of the tests has no windows that could cover each other. */
-const setVisible = (page, isVisible) =>
-  page.evaluate((isVisible) => {
-    Object.defineProperty(document, "visibilityState", {
-      value: isVisible ? "visible" : "hidden",
-      configurable: true,
-    });
-    Object.defineProperty(document, "hidden", { value: !isVisible, configurable: true });
-    document.dispatchEvent(new Event("visibilitychange"));
-  }, isVisible);
 
 test("several tabs work at a time", async () => {
   const context = await browser.newContext({ locale: "en-US" });

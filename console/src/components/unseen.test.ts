@@ -9,7 +9,7 @@ test("what a list lacks is counted once, until the list has it or it is deleted"
   expect(unseen.besides([{ name: "b" }, { name: "c" }])).toBe("1");
   expect([unseen.set("b", false), unseen.set("b", false)]).toEqual([true, false]);
   expect(unseen.besides([])).toBe("1");
-  unseen.clear();
+  unseen.reset();
   expect(unseen.besides([])).toBeUndefined();
 });
 
@@ -19,6 +19,10 @@ test("of thousands only a part is kept, and that there may be more", () => {
   expect(added.filter(Boolean)).toHaveLength(1000);
   expect(unseen.besides([])).toBe("1000+");
   expect(unseen.besides([{ name: "7" }])).toBe("999+");
+  unseen.reset([{ name: "7" }, { name: "8" }], true);
+  expect(unseen.besides([{ name: "8" }])).toBe("1+");
+  unseen.reset([{ name: "7" }]);
+  expect(unseen.besides([])).toBe("1");
 });
 
 test("what is older than the first of a list is not new", () => {

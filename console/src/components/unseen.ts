@@ -6,6 +6,7 @@ const MOST = 1000;
 /** What has come into being since a list was read, by its names. Changed in place: a stream may have thousands. */
 export class Unseen {
   readonly #names = new Set<string>();
+  #isPart = false;
 
   /** Adds or removes a name. Returns whether that has changed anything. */
   set(name: string, isUnseen: boolean): boolean {
@@ -19,8 +20,13 @@ export class Unseen {
     return true;
   }
 
-  clear(): void {
+  /** Replaces all names: by those of a list, which is a part of what has come into being or all of it. */
+  reset(listed: readonly { name?: string }[] = [], isPart = false): void {
     this.#names.clear();
+    for (const { name = "" } of listed) {
+      this.set(name, true);
+    }
+    this.#isPart = isPart;
   }
 
   /** Returns the number of those that a list lacks, as text, with a plus if there may be more; `undefined` for none. */
@@ -30,7 +36,7 @@ export class Unseen {
     }
     const known = new Set(listed.map(({ name }) => name));
     const count = [...this.#names].filter((name) => !known.has(name)).length;
-    return count === 0 ? undefined : `${count}${this.#names.size === MOST ? "+" : ""}`;
+    return count === 0 ? undefined : `${count}${this.#isPart || this.#names.size === MOST ? "+" : ""}`;
   }
 }
 
@@ -46,11 +52,14 @@ export function useUnseen(listed: readonly { name?: string }[]) {
     },
     [unseen],
   );
-  const clear = useCallback(() => {
-    unseen.clear();
-    draw();
-  }, [unseen]);
-  return { count: unseen.besides(listed), set, clear };
+  const reset = useCallback(
+    (...args: Parameters<Unseen["reset"]>) => {
+      unseen.reset(...args);
+      draw();
+    },
+    [unseen],
+  );
+  return { count: unseen.besides(listed), set, reset };
 }
 
 const created = (one: { createTime?: string } | undefined) => Date.parse(one?.createTime ?? "");

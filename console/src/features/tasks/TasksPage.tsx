@@ -6,11 +6,10 @@ import { get, patch, post } from "../../api/client";
 import { changeAsSeen, ifMatch } from "../../api/conflict";
 import { forEach } from "../../api/each";
 import { TASKS, useFeed } from "../../api/feed";
-import { counted, dollars, id } from "../../api/format";
+import { counted, dollars, id, isIn } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
-import { useCoalesced } from "../../api/useCoalesced";
 import { useReadEvery } from "../../api/useReadEvery";
 import { troubleOf } from "../../api/useStream";
 import { Acting, useMayAct } from "../../components/Acting";
@@ -41,6 +40,8 @@ const STATES = [
   "FAILED",
   "CANCELLED",
 ];
+/** Time between two counts of new tasks with a filter, in milliseconds. */
+const COUNT_INTERVAL = 10_000;
 /** Priority of tasks that have none of their own. */
 const NORMAL = 5;
 const ENDED = ["TASK_STATE_SUCCEEDED", "TASK_STATE_FAILED", "TASK_STATE_CANCELLED"];
@@ -128,14 +129,17 @@ export function TasksPage() {
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
   const tasks = useMemo(() => found.data?.pages.flatMap((page) => page.tasks ?? []) ?? [], [found.data]);
-  const { count: unseen, set: setUnseen, clear: forgetUnseen } = useUnseen(tasks);
+  const { count: unseen, set: setUnseen, reset: resetUnseen } = useUnseen(tasks);
+  const mayHaveNew = useRef(false);
+  const isCounting = useRef(false);
   // What was selected of another list is out of sight: no action may reach it.
   const list = JSON.stringify(key);
   const shownList = useRef(list);
   if (shownList.current !== list) {
     shownList.current = list;
     setSelected(new Map());
-    forgetUnseen();
+    resetUnseen();
+    mayHaveNew.current = false;
     setProblem(undefined);
   }
   const snippets = Object.assign({}, ...(found.data?.pages.map((page) => page.snippets) ?? [])) as Record<
@@ -144,26 +148,35 @@ export function TasksPage() {
   >;
   const behind = found.data?.pages.at(-1)?.behind ?? 0;
   const reload = useCallback(() => {
-    forgetUnseen();
+    resetUnseen();
     void refresh(cache, ["tasks", namespace]);
-  }, [cache, namespace, forgetUnseen]);
+  }, [cache, namespace, resetUnseen]);
   // The server alone evaluates filters.
-  const countNew = useCoalesced(() => {
-    const count = ({ tasks: newest = [] }: Page) => {
+  useReadEvery(COUNT_INTERVAL, () => {
+    if (!mayHaveNew.current || isCounting.current) {
+      return;
+    }
+    mayHaveNew.current = false;
+    isCounting.current = true;
+    const count = ({ tasks: newest = [], nextPageToken }: Page) => {
       if (shownList.current === list) {
-        forgetUnseen();
-        for (const task of newest) {
-          setUnseen(task.name, isNewest(task, tasks));
-        }
+        const fresh = newest.filter((task) => isNewest(task, tasks));
+        resetUnseen(fresh, Boolean(nextPageToken) && fresh.length === newest.length);
       }
     };
-    // The next change asks again.
-    readPage(namespace, search, "").then(count, () => {});
+    const retry = () => {
+      mayHaveNew.current = true;
+    };
+    void readPage(namespace, search, "")
+      .then(count, retry)
+      .finally(() => {
+        isCounting.current = false;
+      });
   });
   const link = useFeed({
     reload,
     receive: ({ task, events }) => {
-      if (!task) {
+      if (!task || !isIn(namespace, task.name)) {
         return;
       }
       if (tasks.some((one) => one.name === task.name)) {
@@ -174,9 +187,7 @@ export function TasksPage() {
       } else if (search.text || search.view === "board") {
         return;
       } else if (isFiltered(search)) {
-        if (isNewest(task, tasks)) {
-          countNew();
-        }
+        mayHaveNew.current ||= isNewest(task, tasks);
       } else if (events?.some((event) => event.state?.reason === "created")) {
         setUnseen(task.name, true);
       }

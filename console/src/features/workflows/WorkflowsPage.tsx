@@ -49,11 +49,11 @@ export function WorkflowsPage() {
     () => found.data?.pages.flatMap((page) => page.workflows ?? []) ?? [],
     [found.data],
   );
-  const { count: unseen, set: setUnseen, clear: forgetUnseen } = useUnseen(workflows);
+  const { count: unseen, set: setUnseen, reset: resetUnseen } = useUnseen(workflows);
   const reload = useCallback(() => {
-    forgetUnseen();
+    resetUnseen();
     void refresh(cache, key);
-  }, [cache, key, forgetUnseen]);
+  }, [cache, key, resetUnseen]);
   const link = useWorkflowFeed({
     reload,
     receive: (message) => {
