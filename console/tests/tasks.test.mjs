@@ -263,6 +263,10 @@ test("a message is sent once, and what is typed stays when the task ends", async
   await api("POST", `${name}:cancel`, {});
   await page.getByText("The task is not running.").waitFor();
   assert.equal(await field.inputValue(), "And be polite");
+  // Nor does the field go away under the keys, which would open pages.
+  await field.fill("");
+  await page.keyboard.type("a");
+  assert.equal(await field.inputValue(), "a");
   assert.ok(await send.isDisabled());
   await page.context().close();
 });

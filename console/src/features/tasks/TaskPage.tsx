@@ -252,14 +252,16 @@ function Pair({ name, children }: { name: string; children: React.ReactNode }) {
   );
 }
 
-/** A message to a running agent. What is typed stays when the task asks something, waits or ends meanwhile. */
+/** A message to a running agent. The field that a person has entered stays when the task asks something, waits or ends meanwhile. */
 function Steer({ name, isRunning }: { name: string; isRunning: boolean }) {
   const [text, setText] = useState("");
+  const [isUsed, setIsUsed] = useState(false);
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<unknown>();
   const [sent, setSent] = useState(false);
   const send = async () => {
     setBusy(true);
+    setIsUsed(false);
     setProblem(undefined);
     try {
       await post(`${name}:sendInput`, { input: { text } });
@@ -270,7 +272,7 @@ function Steer({ name, isRunning }: { name: string; isRunning: boolean }) {
     }
     setBusy(false);
   };
-  if (!isRunning && text === "") {
+  if (!isRunning && text === "" && !isUsed) {
     return null;
   }
   return (
@@ -288,6 +290,7 @@ function Steer({ name, isRunning }: { name: string; isRunning: boolean }) {
           required
           maxLength={64 * 1024}
           readOnly={busy}
+          onFocus={() => setIsUsed(true)}
           onChange={(event) => {
             setText(event.target.value);
             setSent(false);
