@@ -152,7 +152,7 @@ test("a task that is deleted leaves the board within a minute", async () => {
 test("a task that is deleted leaves the table within a minute", async () => {
   // No worker runs these.
   const queued = (title) => scripted(title, [], { target: { agent: "missing" } });
-  const names = [await queued("removed"), await queued("left there")];
+  const names = [await queued("reached"), await queued("removed"), await queued("left there")];
   for (const name of names) {
     await api("POST", `${name}:cancel`, {});
   }
@@ -166,12 +166,18 @@ test("a task that is deleted leaves the table within a minute", async () => {
   await eventually(() => read.length >= 2, "the list is read");
   await page.getByLabel("Select removed").check();
   await page.getByText("1 selected.").waitFor();
-  await api("POST", "system:prune", { task: names[0] });
+  const current = page.locator('tr[aria-current="true"]');
+  for (const title of ["left there", "removed", "reached"]) {
+    await page.keyboard.press("j");
+    await current.filter({ hasText: title }).waitFor();
+  }
+  await api("POST", "system:prune", { task: names[1] });
   await page.clock.fastForward(60_000);
   await link("removed").waitFor({ state: "detached" });
   await eventually(() => read.some((url) => /filter\.createdBefore=/.test(url)), "newer tasks are not read");
   assert.equal(await link("left there").count(), 1);
   assert.equal(await page.getByText("1 selected.").count(), 0);
+  assert.match(await current.textContent(), /reached/);
   await page.context().close();
 });
 

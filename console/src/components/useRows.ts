@@ -1,13 +1,14 @@
 import { useEffect, useState } from "react";
 import { isSignedIn } from "../api/token";
 
-/** Keyboard of a list: j and k move, Enter opens, x selects. Returns the index of the current row, which is kept in view. */
-export function useRows(
-  count: number,
-  open: (index: number) => void,
-  select?: (index: number) => void,
-): number {
-  const [row, setRow] = useState(-1);
+/** Keyboard of a list: j and k move, Enter opens, x selects. Returns the name of the current row, which is kept in view. */
+export function useRows<T extends { name?: string }>(
+  rows: readonly T[],
+  open: (row: T) => void,
+  select?: (row: T) => void,
+): string | undefined {
+  // Other rows may leave the list meanwhile.
+  const [current, setCurrent] = useState<string>();
   useEffect(() => {
     const press = (event: KeyboardEvent) => {
       const target = event.target;
@@ -27,23 +28,25 @@ export function useRows(
       ) {
         return;
       }
+      const index = rows.findIndex(({ name }) => name === current);
+      const row = rows[index];
       if (event.key === "j") {
-        setRow((row) => Math.min(row + 1, count - 1));
+        setCurrent(rows[Math.min(index + 1, rows.length - 1)]?.name);
       } else if (event.key === "k") {
-        setRow((row) => Math.max(row - 1, 0));
-      } else if (event.key === "Enter" && row >= 0 && row < count) {
+        setCurrent(rows[Math.max(index - 1, 0)]?.name);
+      } else if (event.key === "Enter" && row) {
         open(row);
-      } else if (event.key === "x" && row >= 0 && row < count) {
+      } else if (event.key === "x" && row) {
         select?.(row);
       }
     };
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);
-  }, [count, open, select, row]);
+  }, [rows, open, select, current]);
   useEffect(() => {
-    if (row >= 0) {
+    if (current !== undefined) {
       document.querySelector('tr[aria-current="true"]')?.scrollIntoView({ block: "nearest" });
     }
-  }, [row]);
-  return row;
+  }, [current]);
+  return current;
 }

@@ -219,28 +219,23 @@ export function TasksPage() {
       () => {},
     );
   });
-  const toggle = useCallback((task: Task | undefined) => {
+  const toggle = useCallback((task: Task) => {
     setSelected((before) => {
       const after = new Map(before);
-      if (task && !after.delete(task.name ?? "")) {
+      if (!after.delete(task.name ?? "")) {
         after.set(task.name ?? "", task);
       }
       return after;
     });
   }, []);
   const open = useCallback(
-    (index: number) => {
-      const name = tasks[index]?.name?.split("/");
-      if (name) {
-        void navigate({
-          to: "/tasks/$namespace/$id",
-          params: { namespace: name[1] ?? "", id: name[3] ?? "" },
-        });
-      }
+    ({ name }: Task) => {
+      const [, namespace = "", , id = ""] = name?.split("/") ?? [];
+      void navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
     },
-    [tasks, navigate],
+    [navigate],
   );
-  const row = useRows(tasks.length, open, (index) => toggle(tasks[index]));
+  const current = useRows(tasks, open, toggle);
   // Those that are listed as they are now.
   const listed = new Map(tasks.map((task) => [task.name, task]));
   // As they were when the question was asked: what changes meanwhile, the person has not seen.
@@ -311,12 +306,12 @@ export function TasksPage() {
           optional("Cost"),
         ]}
       >
-        {tasks.map((task, index) => (
+        {tasks.map((task) => (
           <TaskRow
             key={task.name}
             task={task}
             snippet={snippets[task.name ?? ""]}
-            isCurrent={index === row}
+            isCurrent={task.name === current}
             isSelected={selected.has(task.name ?? "")}
             toggle={toggle}
           />

@@ -73,15 +73,13 @@ export function WorkflowsPage() {
     },
   });
   const open = useCallback(
-    (index: number) => {
-      const [, namespace = "", , id = ""] = workflows[index]?.name?.split("/") ?? [];
-      if (id) {
-        void navigate({ to: "/workflows/$namespace/$id", params: { namespace, id } });
-      }
+    ({ name }: Workflow) => {
+      const [, namespace = "", , id = ""] = name?.split("/") ?? [];
+      void navigate({ to: "/workflows/$namespace/$id", params: { namespace, id } });
     },
-    [workflows, navigate],
+    [navigate],
   );
-  const row = useRows(workflows.length, open);
+  const current = useRows(workflows, open);
   return (
     <>
       <Heading what="Workflows" />
@@ -103,8 +101,8 @@ export function WorkflowsPage() {
       {found.isSuccess && workflows.length === 0 && <p>There are no workflows in this namespace.</p>}
       {workflows.length > 0 && (
         <Table label="Workflows" heads={["State", "Workflow", "Steps", "Age"]}>
-          {workflows.map((workflow, index) => (
-            <tr key={workflow.name} aria-current={index === row}>
+          {workflows.map((workflow) => (
+            <tr key={workflow.name} aria-current={workflow.name === current}>
               <td>
                 <State value={workflow.status?.state} prefix="WORKFLOW_STATE_" />
                 {workflow.status?.waitsForGroup && <span className="quiet"> waits for its group</span>}
