@@ -30,7 +30,8 @@ test("pages, tasks and commands are found by keyboard and pointer", async () => 
   await page.getByRole("link", { name: /needle/ }).waitFor();
   await page.keyboard.press("Control+k");
   const box = dialog(page).getByRole("combobox");
-  await box.fill("sched");
+  await box.waitFor();
+  await page.keyboard.type("sched");
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "Schedules" }).waitFor();
   // By pointer.

@@ -79,7 +79,12 @@ export default function Palette({ onClose, onHelp }: { onClose: () => void; onHe
     go(() => navigate({ to: "/tasks/$namespace/$id", params: { namespace: of, id } }));
   return (
     <Command label="Commands" loop>
-      <Command.Input value={text} onValueChange={setText} placeholder="Page, task, workflow or command" />
+      <Command.Input
+        autoFocus
+        value={text}
+        onValueChange={setText}
+        placeholder="Page, task, workflow or command"
+      />
       <Command.List label="Commands">
         <Command.Empty>Nothing has this name.</Command.Empty>
         <Command.Group heading="Pages">
