@@ -159,6 +159,26 @@ test("a window of an older version offers to reload it, and keeps what was typed
   await page.context().close();
 });
 
+test("what could not be loaded is loaded when it is opened again", async () => {
+  const page = await signedIn();
+  await page.route(/assets\/(Palette|SystemPage)[^/]*\.js$/, (route) => route.abort());
+  const lost = page.getByRole("alert").filter({ hasText: "If the connection was lost" });
+  const find = page.getByRole("dialog", { name: "Find" });
+  await page.keyboard.press("y");
+  await page.getByRole("main").filter({ has: lost }).waitFor();
+  await page.keyboard.press("Control+k");
+  await find.filter({ has: lost }).waitFor();
+  await page.keyboard.press("Escape");
+  await page.unrouteAll();
+  await page.keyboard.press("t");
+  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  await page.keyboard.press("y");
+  await page.getByRole("heading", { name: "System" }).waitFor();
+  await page.keyboard.press("Control+k");
+  await find.getByRole("combobox").waitFor();
+  await page.context().close();
+});
+
 test("texts from right to left turn nothing around them", async () => {
   const [title, question] = ["מטלה דחופה (12)", "أي طريق؟ left, or right (2)"];
   const name = await scripted(title, [{ ask: question }]);

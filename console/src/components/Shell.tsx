@@ -1,5 +1,5 @@
 import { Link, Outlet, useNavigate } from "@tanstack/react-router";
-import { type ReactNode, Suspense, useEffect, useState, useSyncExternalStore } from "react";
+import { type ReactNode, useEffect, useState, useSyncExternalStore } from "react";
 import { isSlow, onSlow } from "../api/client";
 import { FeedProvider, TASKS, WORKFLOWS } from "../api/feed";
 import { closeSession } from "../api/session";
@@ -116,9 +116,7 @@ export function Shell() {
           <Outlet />
         </main>
         <Dialog open={palette} onClose={() => setPalette(false)} title="Find">
-          <Suspense fallback={<p role="status">Loading…</p>}>
-            <Palette onClose={() => setPalette(false)} onHelp={() => setHelp(true)} />
-          </Suspense>
+          <Palette onClose={() => setPalette(false)} onHelp={() => setHelp(true)} />
         </Dialog>
         <Dialog open={help} onClose={() => setHelp(false)} title="Keyboard">
           <dl className="pairs">

@@ -1,12 +1,15 @@
-import { type ComponentType, useEffect, useState } from "react";
-import { insteadOf, NotLoaded } from "./later";
+import { type ComponentType, type FunctionComponent, useEffect, useState } from "react";
+import { NotLoaded } from "./NotLoaded";
 
-type Load<P> = () => Promise<{ default: ComponentType<P> }>;
+export type Load<P> = () => Promise<{ default: ComponentType<P> }>;
 
 /** Returns a component of its own file once that is loaded. React keeps back what `lazy` has shown a placeholder for, until 300 ms after
  * that: a picture of thousands of steps, which takes less, need not wait. `load` is the same function each time, until another component
- * or none is wanted. */
-export function useLoaded<P>(load: Load<P> | undefined): ComponentType<P> | undefined {
+ * or none is wanted. If it fails, `replacement` is shown until the caller is, again. */
+export function useLoaded<P extends object>(
+  load: Load<P> | undefined,
+  replacement: FunctionComponent = NotLoaded,
+): ComponentType<P> | undefined {
   const [loaded, setLoaded] = useState<{ load: Load<P>; component: ComponentType<P> }>();
   useEffect(() => {
     if (!load) {
@@ -14,11 +17,15 @@ export function useLoaded<P>(load: Load<P> | undefined): ComponentType<P> | unde
     }
     let isWanted = true;
     void load()
-      .catch(insteadOf({ default: NotLoaded }))
+      .catch((cause): { default: ComponentType<P> } => {
+        // Such as an error of the file itself.
+        console.error(cause);
+        return { default: replacement };
+      })
       .then(({ default: component }) => isWanted && setLoaded({ load, component }));
     return () => {
       isWanted = false;
     };
-  }, [load]);
+  }, [load, replacement]);
   return loaded?.load === load ? loaded?.component : undefined;
 }

@@ -2,7 +2,8 @@ import { useEffect, useRef, useState, useSyncExternalStore } from "react";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import { exact } from "../../api/time";
-import type { Columns, Graph } from "./series";
+import type { MetricsHistory } from "../../api/types";
+import { type Columns, columns, GRAPHS, type Graph } from "./series";
 
 const HEIGHT = 190;
 /** Lines differ not only in color. */
@@ -29,8 +30,19 @@ function times(hasDays: boolean) {
   };
 }
 
-/** A chart of lines. The table of the page has the same values, for those who do not see it. */
-export default function Chart({ graph, data }: { graph: Graph; data: Columns }) {
+/** All charts. The table of the page has the same values, for those who do not see them. */
+export default function Charts({ history, span }: { history: MetricsHistory; span: [number, number] }) {
+  return (
+    <div className="charts">
+      {GRAPHS.map((graph) => (
+        <Chart key={graph.title} graph={graph} data={columns(history, graph, span)} />
+      ))}
+    </div>
+  );
+}
+
+/** A chart of lines. */
+function Chart({ graph, data }: { graph: Graph; data: Columns }) {
   const place = useRef<HTMLDivElement>(null);
   const legend = useRef<HTMLUListElement>(null);
   const chart = useRef<uPlot>(undefined);

@@ -1,6 +1,5 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { Suspense } from "react";
 import { get } from "../../api/client";
 import { query } from "../../api/format";
 import { zone } from "../../api/time";
@@ -11,10 +10,10 @@ import { lazyPart } from "../../components/later";
 import { Problem } from "../../components/Problem";
 import { Table } from "../../components/Table";
 import { useNamespace } from "../../namespace";
-import { columns, GRAPHS, HOURS, seconds } from "./series";
+import { GRAPHS, HOURS, seconds } from "./series";
 
 /** The library that draws is loaded with the first chart. */
-const Chart = lazyPart(() => import("./Chart"));
+const Charts = lazyPart(() => import("./Chart"));
 
 /** The control plane reads its numbers once a minute, and pushes none. */
 const INTERVAL = 60_000;
@@ -104,19 +103,7 @@ export function MetricsPage() {
       {found.isPending && <p role="status">Loading…</p>}
       {found.data && !found.data.history.points?.length && <p>Nothing has happened in this time.</p>}
       {found.data && view === "table" && <Values history={found.data.history} />}
-      {found.data && view !== "table" && (
-        <Suspense fallback={<p role="status">Loading…</p>}>
-          <div className="charts">
-            {GRAPHS.map((graph) => (
-              <Chart
-                key={graph.title}
-                graph={graph}
-                data={columns(found.data.history, graph, found.data.span)}
-              />
-            ))}
-          </div>
-        </Suspense>
-      )}
+      {found.data && view !== "table" && <Charts history={found.data.history} span={found.data.span} />}
     </>
   );
 }

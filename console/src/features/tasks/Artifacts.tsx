@@ -1,5 +1,5 @@
 import { useQuery } from "@tanstack/react-query";
-import { Suspense, useState } from "react";
+import { useState } from "react";
 import { get } from "../../api/client";
 import { counted } from "../../api/format";
 import { visibleLine } from "../../api/plain";
@@ -51,15 +51,13 @@ export function Artifacts({ name, task, ended }: { name: string; task: Task; end
             {changed.list?.changes?.branch && `, on branch ${visibleLine(changed.list.changes.branch)}`}
             <span className="quiet"> in attempt {changed.attempt}</span>
           </p>
-          <Suspense fallback={<p role="status">Loading the changes…</p>}>
-            <Changes
-              task={name}
-              attempt={changed.attempt ?? 0}
-              patch={changed.list?.changes?.patch ?? ""}
-              comments={comments}
-              onComment={canContinue ? comment : undefined}
-            />
-          </Suspense>
+          <Changes
+            task={name}
+            attempt={changed.attempt ?? 0}
+            patch={changed.list?.changes?.patch ?? ""}
+            comments={comments}
+            onComment={canContinue ? comment : undefined}
+          />
         </section>
       )}
       {canContinue && <Continue task={task} comments={[...comments.values()]} />}

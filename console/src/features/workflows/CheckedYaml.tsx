@@ -1,4 +1,4 @@
-import { type ReactNode, Suspense, useId } from "react";
+import { type ReactNode, useId } from "react";
 import { lazyPart } from "../../components/later";
 import { Problem } from "../../components/Problem";
 import type { Draft } from "./useDraft";
@@ -61,16 +61,14 @@ export function CheckedYaml({ draft: { text, checked, type, editor } }: { draft:
       <span id={hint} className="quiet">
         Tab indents; Escape, then Tab leaves the text.
       </span>
-      <Suspense fallback={<p role="status">Loading…</p>}>
-        <YamlEditor
-          ref={editor}
-          text={text}
-          wrong={wrong}
-          labelledBy={label}
-          describedBy={hint}
-          onChange={type}
-        />
-      </Suspense>
+      <YamlEditor
+        ref={editor}
+        text={text}
+        wrong={wrong}
+        labelledBy={label}
+        describedBy={hint}
+        onChange={type}
+      />
     </div>
   );
 }
