@@ -1,7 +1,18 @@
 // Costs, schedules and the system, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, api, base, fits, nothingFailed, scripted, setUp, signedIn, until } from "./harness.mjs";
+import {
+  accessible,
+  api,
+  base,
+  fits,
+  hold,
+  nothingFailed,
+  scripted,
+  setUp,
+  signedIn,
+  until,
+} from "./harness.mjs";
 
 setUp();
 
@@ -179,6 +190,15 @@ test("the system shows its parts, and its breakers are reset", async () => {
   await filter.press("Enter");
   await changed.waitFor({ state: "detached" });
   assert.equal((await api("GET", "system/logFilter")).filter, "info");
+  // What is typed while a call is under way stays, and was not changed by someone else.
+  const call = await hold(page, /system\/logFilter$/);
+  await filter.fill("warn");
+  await filter.press("Enter");
+  await call.held;
+  await filter.fill("debug");
+  call.release();
+  await page.getByText("Saved.", { exact: true }).waitFor();
+  assert.equal(await filter.inputValue(), "debug");
   const address = page.getByLabel("Address of a trace");
   await address.fill("javascript:alert('{trace}')");
   await page.keyboard.press("Enter");

@@ -217,8 +217,10 @@ function LogFilter() {
   const set = async (filter: string) => {
     setProblem(undefined);
     try {
-      cache.setQueryData(["log-filter"], await put("system/logFilter", { filter }));
-      setTyped((typed) => (typed?.text === filter ? undefined : typed));
+      const { filter: over = "" } = await put<{ filter?: string }>("system/logFilter", { filter });
+      cache.setQueryData(["log-filter"], { filter: over });
+      // What was typed meanwhile is typed over this one.
+      setTyped((typed) => (typed && typed.text !== filter ? { ...typed, over } : undefined));
       setSaved(true);
     } catch (error) {
       setProblem(error);
@@ -252,7 +254,7 @@ function LogFilter() {
             </label>
             <button type="submit">Set filter</button>
             <span role="status">
-              {saved && "Saved."}
+              {saved && "Saved. "}
               {typed && typed.over !== now && `It is ${now} now.`}
             </span>
           </form>
