@@ -137,7 +137,7 @@ test("a draft for which the browser has no room is reported", async () => {
   const source = editorOf(page);
   const given = await textOf(source);
   await source.fill(given.replace("An example", "Another one"));
-  await page.getByRole("status").filter({ hasText: "The browser has no room" }).waitFor();
+  await page.getByRole("alert").filter({ hasText: "The browser has no room" }).waitFor();
   await page.getByText("The server accepts it.").waitFor();
   await accessible(page, "a draft without room");
   await fits(page, "a draft without room");

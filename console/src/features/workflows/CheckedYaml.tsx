@@ -40,7 +40,7 @@ export function CheckedBar({
         )}
       </div>
       {!isKept && (
-        <p role="status" className="problem">
+        <p role="alert" className="problem">
           The browser has no room to keep what you have typed since: it is lost when you leave the page.
         </p>
       )}
