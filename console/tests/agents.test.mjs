@@ -1,7 +1,7 @@
 // Agents, their bounds and their problems, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, api, fits, nothingFailed, scripted, setUp, signedIn, until } from "./harness.mjs";
+import { accessible, api, base, fits, nothingFailed, scripted, setUp, signedIn, until } from "./harness.mjs";
 
 setUp();
 
@@ -179,6 +179,37 @@ test("numbers of agents are live without a reading of the lists for each", async
     await api("POST", `${name}:cancel`, {});
   }
   await row.locator("td:nth-child(4)", { hasText: /^0$/ }).waitFor();
+  await page.context().close();
+});
+
+test("agents are read again at an interval, also while the stream changes them", async () => {
+  const agent = "namespaces/default/agents/changing";
+  const set = (maxReplicas) =>
+    api("PATCH", `${agent}?updateMask=spec.maxReplicas`, { spec: { maxReplicas } });
+  const spec = { runtime: { command: {} } };
+  await api("POST", "namespaces/default/agents?agentId=changing", { spec });
+  const page = await signedIn();
+  await page.clock.install();
+  await page.goto(`${base}/agents`);
+  const row = page.getByRole("region", { name: "Agents" }).locator("tr", { hasText: "changing" });
+  const change = async (maxReplicas) => {
+    await set(maxReplicas);
+    await row.getByRole("cell", { name: `0 to ${maxReplicas}`, exact: true }).waitFor();
+  };
+  await row.waitFor();
+  // What the begin of the streams has read again.
+  await page.clock.fastForward(10_000);
+  await page.clock.fastForward(10_000);
+  await change(2);
+  let reads = 0;
+  page.on("request", (request) => {
+    reads += /\/agents\?pageSize/.test(request.url()) ? 1 : 0;
+  });
+  for (const maxReplicas of [3, 4, 5]) {
+    await page.clock.fastForward(5000);
+    await change(maxReplicas);
+  }
+  assert.ok(reads > 0, "agents are not read");
   await page.context().close();
 });
 

@@ -1,10 +1,6 @@
 import { QueryClient, QueryObserver } from "@tanstack/react-query";
-import { afterEach, expect, test, vi } from "vitest";
-import { readEvery, refresh } from "./refresh";
-
-afterEach(() => {
-  vi.useRealTimers();
-});
+import { expect, test } from "vitest";
+import { refresh } from "./refresh";
 
 test("a read ends although much changes meanwhile, and one more follows", async () => {
   const cache = new QueryClient();
@@ -30,34 +26,6 @@ test("a read ends although much changes meanwhile, and one more follows", async 
   await Promise.all(all);
   expect(reads.length).toBe(3);
   expect(shown.filter((one, index) => one && one !== shown[index - 1])).toEqual(["first", "second", "third"]);
-  stop();
-  cache.clear();
-});
-
-test("an interval passes although a stream changes the data in between", async () => {
-  vi.useFakeTimers();
-  const cache = new QueryClient();
-  let reads = 0;
-  const queryKey = ["busy"];
-  const queryFn = async () => {
-    reads += 1;
-    return { reads };
-  };
-  const stop = new QueryObserver(cache, { queryKey, queryFn }).subscribe(() => {});
-  await vi.advanceTimersByTimeAsync(0);
-  expect(reads).toBe(1);
-  const end = readEvery(10_000, () => void refresh(cache, queryKey));
-  const pass = async (seconds: number) => {
-    for (let second = 0; second < seconds; second += 1) {
-      cache.setQueryData(queryKey, { reads, second });
-      await vi.advanceTimersByTimeAsync(1000);
-    }
-  };
-  await pass(30);
-  expect(reads).toBe(4);
-  end();
-  await pass(30);
-  expect(reads).toBe(4);
   stop();
   cache.clear();
 });

@@ -11,12 +11,3 @@ export async function refresh(cache: QueryClient, queryKey: QueryKey): Promise<v
     await cache.invalidateQueries({ queryKey }, { cancelRefetch: false });
   }
 }
-
-/**
- * Reads something again at an interval, in milliseconds, until the function that it returns is called. The interval of a query begins
- * again with each change of its data: it never passes while a stream makes one.
- */
-export function readEvery(interval: number, read: () => void): () => void {
-  const timer = setInterval(read, interval);
-  return () => clearInterval(timer);
-}
