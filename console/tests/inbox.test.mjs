@@ -256,6 +256,22 @@ test("permissions are shown in full, and allowed once, for the session, or denie
     await page.getByText("Nothing waits for a person.").waitFor();
     assert.equal((await until(name, "TASK_STATE_SUCCEEDED")).result.text, result);
   }
+  // A denial that comes too late is given back as one.
+  const task = { spec: { title: "a builder", target: { agent: "claude" }, prompt: "Build it." } };
+  const { name } = await api("POST", "namespaces/default/tasks", task);
+  const other = await signedIn();
+  const { held, release } = await hold(other, /:sendInput$/);
+  await other.goto(`${base}/inbox`);
+  const card = other.getByRole("article", { name: "a builder" });
+  await card.getByLabel("Reason of a denial").fill("not today");
+  await card.getByRole("button", { name: "Deny" }).click();
+  await held;
+  await page.getByRole("button", { name: "Allow once" }).click();
+  await card.waitFor({ state: "detached" });
+  release();
+  await notUsed(other).getByText("Deny: not today", { exact: true }).waitFor();
+  await other.context().close();
+  await until(name, "TASK_STATE_SUCCEEDED");
   await page.context().close();
 });
 
