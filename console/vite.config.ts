@@ -2,7 +2,8 @@ import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { brotliCompressSync, constants } from "node:zlib";
 import react from "@vitejs/plugin-react";
-import { defineConfig, type Plugin } from "vite";
+import type { Plugin } from "vite";
+import { defineConfig } from "vitest/config";
 
 /** Largest first load, compressed, in bytes. */
 const BUDGET = 250_000;
@@ -56,4 +57,6 @@ export default defineConfig({
   html: { cspNonce: "ROTA_NONCE" },
   build: { modulePreload: { polyfill: false }, assetsInlineLimit: 0 },
   server: { proxy: { "/api": process.env.ROTA_ENDPOINT ?? "http://127.0.0.1:7420" } },
+  // Only a broken test comes near it.
+  test: { testTimeout: 180_000 },
 });
