@@ -10,7 +10,7 @@ use rota_store_postgres::{OnWait, Options, Postgres, Target};
 use rota_telemetry::{OnExit, spawn};
 use rota_testkit::postgres::{PostgresServer, Stop};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::doubt::{check, create, open};
 
@@ -21,9 +21,9 @@ const OUTAGE: Duration = Duration::from_secs(13);
 /// What the primary counts once its standby has caught up.
 const SYNCHRONOUS: Standbys = Standbys { synchronous: 1, asynchronous: 0, unknown: 0 };
 
-/// A control plane that waits for the database, of which the owner knows.
+/// A control plane that waits for the database, of which the owner knows. It ends with the test, also with one that fails.
 struct Rival {
-    stop: CancellationToken,
+    stop: DropGuard,
     opened: JoinHandle<Result<(), Error>>,
 }
 
@@ -38,6 +38,7 @@ impl Rival {
         };
         let stop = CancellationToken::new();
         let options = Options { on_wait, stop: stop.clone(), ..Options::new(target.clone(), "rival") };
+        let stop = stop.drop_guard();
         let opened = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None).map(drop));
         let known = async {
             // The owner has renewed its lease meanwhile.
@@ -50,7 +51,7 @@ impl Rival {
     }
 
     async fn stop(self) {
-        self.stop.cancel();
+        drop(self.stop);
         let ended = tokio::time::timeout(LIMIT, self.opened).await.expect("it ends").unwrap();
         assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
     }
