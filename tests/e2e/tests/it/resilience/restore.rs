@@ -60,7 +60,9 @@ async fn restore() {
     let (pod, _) = pod.split_once("\nEOF\n").unwrap();
     let path = "-o jsonpath={.spec.template.spec.containers[0].image}";
     let image = run(&format!("kubectl -n {RELEASE} get deployment rota-server {path}")).await.success();
-    let pod = pod.replace("IMAGE ", &format!("{} ", image.trim())).replace("rota-backup", "rota-data");
+    let pod = pod.replace("IMAGE ", &format!("{} ", image.trim()));
+    let (pod, _) = pod.split_once("\n    - {name: backup,").unwrap();
+    let pod = pod.replace("{name: backup,", "{name: data,");
     // As in a cluster where the namespace of each release is labelled.
     let level = "pod-security.kubernetes.io/enforce";
     run(&format!("kubectl label namespace {RELEASE} --overwrite {level}=restricted")).await.success();
