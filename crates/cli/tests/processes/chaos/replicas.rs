@@ -295,12 +295,15 @@ impl World {
         (0..REPLICAS).map(|index| self.replicas.replica(index).count(CONNECTED_AGAIN)).sum()
     }
 
-    /// Waits until the owner has connected again, or another replica has taken over meanwhile.
+    /// Waits until the owner has connected again and writes, or another replica has taken over meanwhile: an owner that finds a commit
+    /// made which it has refused ends.
     async fn back(&mut self, before: usize) -> Result<()> {
         let others = (0..REPLICAS).filter(|index| *index != self.owner);
         let taken = || others.clone().find(|index| self.replicas.owns(*index));
+        let client = self.replicas.fixture.impatient_client()?;
+        let writes = async || tasks::create(&client, tasks::scripted(SCRIPTED, [])).await.is_ok();
         tasks::eventually("an owner of the database", async || {
-            Ok(taken().is_some() || self.reconnections() > before)
+            Ok(taken().is_some() || self.reconnections() > before && writes().await)
         })
         .await?;
         if let Some(owner) = taken() {
