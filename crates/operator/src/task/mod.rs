@@ -227,7 +227,9 @@ impl Tasks {
         let built = status::build(task, record, waiting, now);
         let due = status::write_due(task, &built, ages, self.writes.load(Ordering::Relaxed));
         let is_written = due == status::WriteDue::Now;
-        if is_waiting && !is_written {
+        if !is_waiting {
+            self.waits.note(&record.uid, &status::WriteDue::Never);
+        } else if !is_written {
             self.waits.note(&record.uid, &due);
         }
         if let status::WriteDue::In(delay) = due {

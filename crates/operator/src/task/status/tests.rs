@@ -34,6 +34,25 @@ fn quick_task_costs_one_write() {
 }
 
 #[test]
+fn burst_starts_before_its_waits_are_written() {
+    let task = Task::default();
+    let queued = built(&task, TaskState::Queued);
+    let due = |first, age| {
+        let wait = WaitAges { first, ..WaitAges::default() };
+        write_due(&task, &queued, Ages { wait, ..ages(age, None) }, 0)
+    };
+    let second = Duration::from_secs(1);
+    assert_eq!(due(WAITS_PER_SECOND - 1, WAIT_STATUS_DELAY), WriteDue::Now);
+    assert_eq!(due(10 * WAITS_PER_SECOND, WAIT_STATUS_DELAY), WriteDue::In(10 * second));
+    assert_eq!(due(usize::MAX, WAIT_STATUS_DELAY), WriteDue::In(MAX_BURST_DELAY));
+    assert_eq!(due(usize::MAX, WAIT_STATUS_DELAY + MAX_BURST_DELAY), WriteDue::Now);
+    // What follows the first status does not wait.
+    let done = built(&task, TaskState::Succeeded);
+    let wait = WaitAges { first: usize::MAX, ..WaitAges::default() };
+    assert_eq!(write_due(&task, &done, Ages { wait, ..ages(second, None) }, 0), WriteDue::Now);
+}
+
+#[test]
 fn long_task_costs_two_writes() {
     let mut task = Task::default();
     let running = built(&task, TaskState::Running);
