@@ -6,7 +6,8 @@ mod input;
 use std::time::Duration;
 
 pub use self::input::{
-    Bounds, DEFAULT_IDLE_TIMEOUT, ManagedState, ManagedWorker, ReportedWorker, STABLE_AFTER, START_TIMEOUT,
+    Backlog, Bounds, DEFAULT_IDLE_TIMEOUT, ManagedState, ManagedWorker, ReportedWorker, STABLE_AFTER,
+    START_TIMEOUT,
 };
 
 /// Idle time after which a worker that gets no tasks is replaced, if others are wanted and the ceiling leaves no room.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rota_core::scaling::{self, Bounds, ManagedState, ManagedWorker, ReportedWorker, START_TIMEOUT};
+use rota_core::scaling::{self, Backlog, Bounds, ManagedState, ManagedWorker, ReportedWorker, START_TIMEOUT};
 use rota_proto::names;
 use rota_proto::v1::{Agent, AgentSpec, Demand, Management, WorkerDemand};
 use tokio::time::Instant;
@@ -139,8 +139,8 @@ impl Pool {
             return DesiredWorkers { give_up, store, stop, ..DesiredWorkers::default() };
         };
         let reported: Vec<_> = self.demand.workers.iter().map(|worker| reported(worker, wall)).collect();
-        let mut pool = scaling::Pool::managed(&bounds(spec), self.demand.queued, &self.managed(), &reported);
-        pool.isolated = u64::try_from(self.demand.queued_isolated).unwrap_or_default();
+        let backlog = Backlog { queued: self.demand.queued, isolated: self.demand.queued_isolated };
+        let mut pool = scaling::Pool::managed(&bounds(spec), backlog, &self.managed(), &reported);
         // Another one would be on the same disk, and takes memory.
         pool.pressed = self.demand.workers.iter().any(|worker| {
             worker.connected && worker.not_ready && self.workers.contains_key(names::last(&worker.worker))

@@ -24,6 +24,14 @@ pub struct Bounds {
     pub idle_timeout: Option<Duration>,
 }
 
+/// Tasks that wait for a slot of the pool, as the control plane reports them: negative numbers count as 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    pub queued: i64,
+    /// How many of the queued tasks demand a worker that isolates its attempts.
+    pub isolated: i64,
+}
+
 /// Worker that the pool manager started, whether or not the control plane knows it yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManagedWorker {
@@ -65,7 +73,7 @@ impl Pool {
     /// capacity, but are never drained; disconnected ones may not exist any more and are ignored.
     pub fn managed(
         bounds: &Bounds,
-        queued: i64,
+        backlog: Backlog,
         managed: &[ManagedWorker],
         reported: &[ReportedWorker],
     ) -> Self {
@@ -91,23 +99,23 @@ impl Pool {
         }
         let foreign = foreign.into_values().filter(|worker| worker.connected);
         workers.extend(foreign.map(|worker| WorkerView { idle_for: None, ..WorkerView::from(worker) }));
-        Self::new(bounds, queued, workers)
+        Self::new(bounds, backlog, workers)
     }
 
     /// Builds the input as seen from the control plane. Only workers that a manager started may have an idle time.
-    pub fn observed(bounds: &Bounds, queued: i64, reported: &[ReportedWorker]) -> Self {
-        Self::new(bounds, queued, reported.iter().map(WorkerView::from).collect())
+    pub fn observed(bounds: &Bounds, backlog: Backlog, reported: &[ReportedWorker]) -> Self {
+        Self::new(bounds, backlog, reported.iter().map(WorkerView::from).collect())
     }
 
-    fn new(bounds: &Bounds, queued: i64, workers: Vec<WorkerView>) -> Self {
+    fn new(bounds: &Bounds, backlog: Backlog, workers: Vec<WorkerView>) -> Self {
         let floor = count(bounds.replicas);
         Self {
             floor,
             ceiling: ceiling(floor, bounds.max_replicas.map(count)),
             spare: count(bounds.spare_workers),
             slots: count(bounds.slots).max(1),
-            queued: u64::try_from(queued).unwrap_or_default(),
-            isolated: 0,
+            queued: u64::try_from(backlog.queued).unwrap_or_default(),
+            isolated: u64::try_from(backlog.isolated).unwrap_or_default(),
             workers,
             idle_timeout: bounds.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
             pressed: false,
@@ -150,15 +158,16 @@ mod tests {
 
     #[test]
     fn unset_bounds_have_defaults() {
-        let pool = Pool::managed(&Bounds { replicas: -1, ..Bounds::default() }, -1, &[], &[]);
+        let backlog = Backlog { queued: -1, isolated: -1 };
+        let pool = Pool::managed(&Bounds { replicas: -1, ..Bounds::default() }, backlog, &[], &[]);
         assert_eq!((pool.floor, pool.ceiling, pool.spare, pool.slots), (0, 1, 0, 1));
-        assert_eq!((pool.queued, pool.idle_timeout), (0, DEFAULT_IDLE_TIMEOUT));
+        assert_eq!((pool.queued, pool.isolated, pool.idle_timeout), (0, 0, DEFAULT_IDLE_TIMEOUT));
     }
 
     #[test]
     fn managed_workers_join_their_reports() {
         let managed = [managed("a", ManagedState::Serving), managed("b", ManagedState::Starting)];
-        let pool = Pool::managed(&Bounds::default(), 0, &managed, &[reported("a", 2)]);
+        let pool = Pool::managed(&Bounds::default(), Backlog::default(), &managed, &[reported("a", 2)]);
         assert_eq!(pool.workers.len(), 2);
         assert_eq!((pool.workers[0].running, pool.workers[0].connected), (2, true));
         assert!(pool.workers[1].starting && !pool.workers[1].connected);
@@ -167,7 +176,7 @@ mod tests {
     #[test]
     fn foreign_workers_count_and_are_never_idle() {
         let lost = ReportedWorker { connected: false, ..reported("lost", 0) };
-        let pool = Pool::managed(&Bounds::default(), 0, &[], &[reported("guest", 0), lost]);
+        let pool = Pool::managed(&Bounds::default(), Backlog::default(), &[], &[reported("guest", 0), lost]);
         assert_eq!(pool.workers.len(), 1);
         assert_eq!((pool.workers[0].name.as_str(), pool.workers[0].idle_for), ("guest", None));
     }
@@ -175,12 +184,15 @@ mod tests {
     #[test]
     fn ended_workers_do_not_count() {
         let ended = [managed("a", ManagedState::Ended)];
-        assert_eq!(Pool::managed(&Bounds::default(), 0, &ended, &[reported("a", 0)]).workers, []);
+        assert_eq!(
+            Pool::managed(&Bounds::default(), Backlog::default(), &ended, &[reported("a", 0)]).workers,
+            []
+        );
     }
 
     #[test]
     fn observed_pools_keep_disconnected_workers() {
         let cut = ReportedWorker { connected: false, ..reported("cut", 0) };
-        assert_eq!(Pool::observed(&Bounds::default(), 0, &[cut]).workers.len(), 1);
+        assert_eq!(Pool::observed(&Bounds::default(), Backlog::default(), &[cut]).workers.len(), 1);
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rota_core::scaling::{self, Bounds, ManagedState, ManagedWorker, ReportedWorker};
+use rota_core::scaling::{self, Backlog, Bounds, ManagedState, ManagedWorker, ReportedWorker};
 use rota_crds::{AgentSpec, Management};
 use rota_proto::{names, v1};
 
@@ -55,8 +55,8 @@ pub(crate) fn plan(
         })
         .collect();
     let reported = reported(demand, &shared);
-    let mut pool = scaling::Pool::managed(&bounds(spec), demand.demand.queued, &managed, &reported);
-    pool.isolated = u64::try_from(demand.demand.queued_isolated).unwrap_or_default();
+    let backlog = Backlog { queued: demand.demand.queued, isolated: demand.demand.queued_isolated };
+    let mut pool = scaling::Pool::managed(&bounds(spec), backlog, &managed, &reported);
     if !runs_pods(spec) {
         (pool.floor, pool.ceiling, pool.spare, pool.queued, pool.isolated) = (0, 0, 0, 0, 0);
     }

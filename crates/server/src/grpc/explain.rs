@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 use rota_core::failure::Failure;
-use rota_core::scaling::{self, Bounds, ReportedWorker};
+use rota_core::scaling::{self, Backlog, Bounds, ReportedWorker};
 use rota_core::target::{Route, Target};
 use rota_core::task::explain::{Context, Pool, Wait};
 use rota_core::task::{Body, State, Task, explain};
@@ -201,9 +201,12 @@ impl Explainer {
             ..ReportedWorker::default()
         });
         let reported: Vec<_> = reported.collect();
-        let queued = num::to_i64(self.demand.admitted(&key, standing.map_or(0, |pool| pool.queued)));
-        let mut scaled = scaling::Pool::observed(&bounds, queued, &reported);
-        scaled.isolated = self.demand.admitted(&key, standing.map_or(0, |pool| pool.isolated));
+        let admitted = |count| num::to_i64(self.demand.admitted(&key, count));
+        let backlog = standing.map_or_else(Backlog::default, |pool| Backlog {
+            queued: admitted(pool.queued),
+            isolated: admitted(pool.isolated),
+        });
+        let scaled = scaling::Pool::observed(&bounds, backlog, &reported);
         Some(Pool {
             managed: spec.management() != v1::Management::External,
             workers: small(reported.len()),
