@@ -52,16 +52,12 @@ pub(super) fn after(
     if pods.iter().any(WorkerPod::has_terminated) {
         delay = delay.min(ENDED_CHECK_INTERVAL);
     }
-    let sick = pods.iter().filter_map(|pod| Some(REPLACE_AFTER.saturating_sub(pod.unavailable_for?)));
-    if let Some(remaining) = sick.min() {
-        delay = delay.min(remaining + IDLE_TIMEOUT_SLACK);
-    }
-    // They may hold the place of a worker that takes what waits.
-    let replaceable = pods
-        .iter()
-        .filter(|pod| pod.worker.as_ref().is_some_and(|worker| worker.unavailable || !worker.isolated));
-    let remaining = replaceable.filter_map(|pod| REPLACE_AFTER.checked_sub(pod.idle_for?));
-    if let Some(remaining) = remaining.min() {
+    // They may hold the place of a worker that takes what waits. One that is replaced already needs no further look.
+    let useless_for = pods.iter().filter_map(|pod| {
+        let is_useless = pod.worker.as_ref().is_some_and(|worker| worker.unavailable || !worker.isolated);
+        pod.unavailable_for.or(pod.idle_for.filter(|_| is_useless))
+    });
+    if let Some(remaining) = useless_for.filter_map(|time| REPLACE_AFTER.checked_sub(time)).min() {
         delay = delay.min(remaining + IDLE_TIMEOUT_SLACK);
     }
     let idle_timeout = agent.spec.idle_timeout.map_or(DEFAULT_IDLE_TIMEOUT, |timeout| timeout.0);
@@ -112,6 +108,26 @@ mod tests {
                 ..Default::default()
             };
             assert_eq!(after(&agent(), &state, STATUS_INTERVAL, &[pod], &[], "hash"), expected);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn replaced_workers_cause_no_reconciles() {
+        let state = AgentState::default();
+        for (seconds, expected) in
+            [(100, Duration::from_secs(20) + IDLE_TIMEOUT_SLACK), (121, RESYNC_INTERVAL)]
+        {
+            let pod = WorkerPod {
+                lifecycle: PodLifecycle::Serving,
+                task: Some("t1".into()),
+                unavailable_for: Some(Duration::from_secs(seconds)),
+                ..Default::default()
+            };
+            assert_eq!(
+                after(&agent(), &state, STATUS_INTERVAL, &[pod], &[], "hash"),
+                expected,
+                "{seconds} s"
+            );
         }
     }
 
