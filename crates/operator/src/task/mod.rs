@@ -126,7 +126,7 @@ impl Reconciler<Task> for Tasks {
     }
 
     fn deleted(&self, task: &Task) {
-        self.forget(&task.uid().unwrap_or_default());
+        self.forget(task);
         // If the queue is full, the sweep finds it.
         let _ = self.deleted.try_send(DeletedTask::of(task));
     }
@@ -134,14 +134,13 @@ impl Reconciler<Task> for Tasks {
 
 impl Tasks {
     async fn reconcile_task(&self, task: &Task) -> Result<Action, ReconcileError> {
-        let uid = task.uid().unwrap_or_default();
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
         if task.metadata.deletion_timestamp.is_some() {
             sweep::cancel(&self.context, DeletedTask::of(task)).await?;
             return Ok(Action::await_change());
         }
         if task.status.as_ref().is_some_and(|status| status::is_final(status.phase)) {
-            self.forget(&uid);
+            self.forget(task);
             return self.expire(task, now).await;
         }
         let known = dereference::record(&self.context, &self.cache, task).await?;
@@ -206,7 +205,8 @@ impl Tasks {
         record: &Arc<v1::Task>,
         now: Timestamp,
     ) -> Result<Action, ReconcileError> {
-        let ages = Ages { wait: self.waits.ages(&record.uid), ..dereference::ages(record, now) };
+        let namespace = task.namespace().unwrap_or_default();
+        let ages = Ages { wait: self.waits.ages(&namespace, &record.uid), ..dereference::ages(record, now) };
         let age = ages.task;
         let is_waiting = dereference::is_waiting(record);
         let record = if is_final(record) {
@@ -227,11 +227,8 @@ impl Tasks {
         let built = status::build(task, record, waiting, now);
         let due = status::write_due(task, &built, ages, self.writes.load(Ordering::Relaxed));
         let is_written = due == status::WriteDue::Now;
-        if !is_waiting {
-            self.waits.note(&record.uid, &status::WriteDue::Never);
-        } else if !is_written {
-            self.waits.note(&record.uid, &due);
-        }
+        let noted = if is_waiting { &due } else { &status::WriteDue::Never };
+        self.waits.decided(&namespace, &record.uid, !status::is_submitted(task), noted);
         if let status::WriteDue::In(delay) = due {
             return Ok(Action::requeue(delay));
         }
@@ -243,11 +240,11 @@ impl Tasks {
             self.writes.fetch_sub(1, Ordering::Relaxed);
             written?;
             if is_waiting {
-                self.waits.note(&record.uid, &due);
+                self.waits.written(&record.uid);
             }
         }
         if over {
-            self.forget(&record.uid);
+            self.forget(task);
         }
         let next = next_check(is_waiting, age);
         Ok(Action::requeue(match due {
@@ -282,10 +279,11 @@ impl Tasks {
         self.stores.iter().any(|(store, _)| store.get(&reference).is_some_and(same))
     }
 
-    fn forget(&self, uid: &str) {
-        self.cache.remove(uid);
-        self.wait_published.lock().remove(uid);
-        self.waits.forget(uid);
+    fn forget(&self, task: &Task) {
+        let uid = task.uid().unwrap_or_default();
+        self.cache.remove(&uid);
+        self.wait_published.lock().remove(&uid);
+        self.waits.forget(&task.namespace().unwrap_or_default(), &uid);
     }
 }
 
@@ -304,7 +302,7 @@ enum Step {
 /// Decides what happens to a task without a record. What runs is not judged by rules that may be newer than it.
 fn step(task: &Task) -> Step {
     match validate::check(task) {
-        _ if task.status.as_ref().is_some_and(|status| status.task_id.is_some()) => Step::Lost,
+        _ if status::is_submitted(task) => Step::Lost,
         Ok(()) => Step::Submit,
         Err(message) => Step::Refuse(message),
     }

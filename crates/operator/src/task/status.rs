@@ -21,8 +21,8 @@ pub(crate) const WAIT_STATUS_DELAY: Duration = Duration::from_secs(1);
 /// Status writes under way that lengthen the delay once more, and how often at most.
 const WRITES_PER_DELAY: usize = 12;
 const MAX_DELAYS: u32 = 4;
-/// First statuses of waits that are written each second, and the longest delay of one: most tasks of a burst start before.
-const WAITS_PER_SECOND: usize = 50;
+/// First statuses of the waits of a namespace that are due each second, and the longest delay of one: most tasks of a burst start before.
+const WAITS_PER_SECOND: u32 = 50;
 const MAX_BURST_DELAY: Duration = Duration::from_secs(30);
 /// Least time between two writes for the text of a wait alone. A change of a route's causes is one of every task that waits there.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
@@ -150,6 +150,11 @@ pub(crate) fn ended(
     built
 }
 
+/// Returns whether a task has been accepted, as far as its status shows.
+pub(crate) fn is_submitted(task: &Task) -> bool {
+    task.status.as_ref().is_some_and(|status| status.task_id.is_some())
+}
+
 /// Returns whether the phase is final.
 pub(crate) fn is_final(phase: TaskPhase) -> bool {
     matches!(
@@ -172,11 +177,11 @@ pub(crate) enum WriteDue {
 /// Decides when to write a status. A task that ends within a second of its start costs one write, others two: while they
 /// run and when they have ended. One that waits gets another, which explains the wait, and others when that is for another
 /// reason, or is described by an old text. Progress comes with these alone. Each write costs the API server more than the
-/// creation of the object, so with `writes` under way those that the next one may replace wait longer, and so do the first ones
-/// of a burst.
+/// creation of the object, so with `writes` under way those that the next one may replace wait longer, and first ones wait for
+/// their turn in the burst of their namespace.
 pub(crate) fn write_due(task: &Task, built: &TaskStatus, ages: Ages, writes: usize) -> WriteDue {
     let written = task.status.as_ref();
-    let never_written = written.is_none_or(|written| written.task_id.is_none());
+    let never_written = !is_submitted(task);
     let was_running = written.is_some_and(|written| is_running(written.phase));
     let load = u32::try_from(writes / WRITES_PER_DELAY).unwrap_or(u32::MAX).min(MAX_DELAYS);
     let load = WAIT_STATUS_DELAY * load;
@@ -187,8 +192,8 @@ pub(crate) fn write_due(task: &Task, built: &TaskStatus, ages: Ages, writes: usi
         _ if written.is_some_and(|written| is_same(written, built)) => return WriteDue::Never,
         TaskPhase::Running if !was_running => (delay, ages.running.unwrap_or(ages.task)),
         TaskPhase::Pending | TaskPhase::Queued if never_written => {
-            let burst = u32::try_from(ages.wait.first / WAITS_PER_SECOND).unwrap_or(u32::MAX);
-            (delay + Duration::from_secs(1).saturating_mul(burst).min(MAX_BURST_DELAY), ages.task)
+            let turn = Duration::from_secs(1).saturating_mul(ages.wait.place) / WAITS_PER_SECOND;
+            (delay + turn.min(MAX_BURST_DELAY), ages.task)
         }
         TaskPhase::Queued if is_text => (REFRESH_INTERVAL + ages.wait.spread + load, ages.wait.written),
         TaskPhase::Queued if waits_as_before => (load, ages.wait.differs),
@@ -216,8 +221,8 @@ pub(crate) struct WaitAges {
     pub differs: Duration,
     /// Further time that the task lets pass before its text is refreshed.
     pub spread: Duration,
-    /// Number of tasks that wait and have no status yet.
-    pub first: usize,
+    /// Place in the burst of the namespace, of a task that has no status yet.
+    pub place: u32,
 }
 
 /// Builds the status of a task that cannot be submitted for a while.

@@ -1,4 +1,4 @@
-//! When the waits of tasks were written last, and since when they differ from what was written.
+//! When the waits of tasks were written last, since when they differ from what was written, and the turns of first statuses.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,29 +18,33 @@ struct Times {
     differs: Option<Instant>,
 }
 
-impl Times {
-    /// Whether the first status of a wait is due later.
-    fn is_first(self) -> bool {
-        self.written.is_none() && self.differs.is_some()
-    }
-}
-
 #[derive(Debug, Default)]
 struct Tasks {
     by_uid: HashMap<String, Times>,
-    /// Number of those of which [`Times::is_first`] holds.
-    first: usize,
+    /// Tasks whose first status is due later, with their places: by namespace and UID.
+    bursts: HashMap<String, HashMap<String, usize>>,
 }
 
 impl Tasks {
-    fn change(&mut self, uid: &str, change: impl FnOnce(&mut Times)) {
-        let times = match self.by_uid.get_mut(uid) {
-            Some(times) => times,
-            None => self.by_uid.entry(uid.to_owned()).or_default(),
-        };
-        self.first -= usize::from(times.is_first());
-        change(times);
-        self.first += usize::from(times.is_first());
+    fn join_burst(&mut self, namespace: &str, uid: &str) {
+        let burst = self.bursts.entry(namespace.to_owned()).or_default();
+        let last = burst.len();
+        burst.entry(uid.to_owned()).or_insert(last);
+    }
+
+    fn leave_burst(&mut self, namespace: &str, uid: &str) {
+        if let Some(burst) = self.bursts.get_mut(namespace) {
+            burst.remove(uid);
+            if burst.is_empty() {
+                self.bursts.remove(namespace);
+            }
+        }
+    }
+
+    /// Returns the place of a task, or the one that it would get.
+    fn place(&self, namespace: &str, uid: &str) -> usize {
+        let burst = self.bursts.get(namespace);
+        burst.map_or(0, |burst| burst.get(uid).copied().unwrap_or(burst.len()))
     }
 }
 
@@ -57,10 +61,10 @@ impl WaitWrites {
         Self { tasks: Mutex::default(), started }
     }
 
-    pub(super) fn ages(&self, uid: &str) -> WaitAges {
-        let (times, first) = {
+    pub(super) fn ages(&self, namespace: &str, uid: &str) -> WaitAges {
+        let (times, place) = {
             let tasks = self.tasks.lock();
-            (tasks.by_uid.get(uid).copied().unwrap_or_default(), tasks.first)
+            (tasks.by_uid.get(uid).copied().unwrap_or_default(), tasks.place(namespace, uid))
         };
         let mut hasher = DefaultHasher::new();
         uid.hash(&mut hasher);
@@ -68,31 +72,40 @@ impl WaitWrites {
             written: times.written.unwrap_or(self.started).elapsed(),
             differs: times.differs.map(|since| since.elapsed()).unwrap_or_default(),
             spread: Duration::from_secs(hasher.finish() % MAX_SPREAD.as_secs()),
-            first,
+            place: u32::try_from(place).unwrap_or(u32::MAX),
         }
     }
 
-    /// Remembers that the wait of a task has been written, is written later, or never.
-    pub(super) fn note(&self, uid: &str, due: &WriteDue) {
+    /// Remembers when the status of a waiting task is due, or that it waits no longer. One without a status, of which `is_first` holds,
+    /// keeps its place in the burst of its namespace until its turn has come, whether or not the write succeeds.
+    pub(super) fn decided(&self, namespace: &str, uid: &str, is_first: bool, due: &WriteDue) {
         let mut tasks = self.tasks.lock();
-        let now = Instant::now();
         match due {
-            WriteDue::Now => tasks.change(uid, |times| *times = Times { written: Some(now), differs: None }),
-            WriteDue::In(_) => tasks.change(uid, |times| {
-                times.differs.get_or_insert(now);
-            }),
-            WriteDue::Refresh(_) | WriteDue::Never if tasks.by_uid.contains_key(uid) => {
-                tasks.change(uid, |times| times.differs = None);
+            WriteDue::In(_) if is_first => tasks.join_burst(namespace, uid),
+            WriteDue::In(_) => {
+                let times = tasks.by_uid.entry(uid.to_owned()).or_default();
+                times.differs.get_or_insert_with(Instant::now);
             }
-            WriteDue::Refresh(_) | WriteDue::Never => {}
+            WriteDue::Now => tasks.leave_burst(namespace, uid),
+            WriteDue::Refresh(_) | WriteDue::Never => {
+                tasks.leave_burst(namespace, uid);
+                if let Some(times) = tasks.by_uid.get_mut(uid) {
+                    times.differs = None;
+                }
+            }
         }
     }
 
-    pub(super) fn forget(&self, uid: &str) {
+    /// Remembers that the wait of a task has been written.
+    pub(super) fn written(&self, uid: &str) {
+        let times = Times { written: Some(Instant::now()), differs: None };
+        self.tasks.lock().by_uid.insert(uid.to_owned(), times);
+    }
+
+    pub(super) fn forget(&self, namespace: &str, uid: &str) {
         let mut tasks = self.tasks.lock();
-        if let Some(times) = tasks.by_uid.remove(uid) {
-            tasks.first -= usize::from(times.is_first());
-        }
+        tasks.by_uid.remove(uid);
+        tasks.leave_burst(namespace, uid);
     }
 }
 
@@ -100,39 +113,50 @@ impl WaitWrites {
 mod tests {
     use super::*;
 
+    const LATER: WriteDue = WriteDue::In(Duration::from_secs(1));
+
+    fn places(waits: &WaitWrites, namespace: &str, uids: &[&str]) -> Vec<u32> {
+        uids.iter().map(|uid| waits.ages(namespace, uid).place).collect()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn times_of_a_wait_are_kept_until_it_is_written() {
         let waits = WaitWrites::new(Instant::now());
         let second = Duration::from_secs(1);
-        let ages = || (waits.ages("a").written, waits.ages("a").differs);
+        let ages = || (waits.ages("team", "a").written, waits.ages("team", "a").differs);
         tokio::time::advance(second).await;
         assert_eq!(ages(), (second, Duration::ZERO), "an earlier process may have written it");
-        waits.note("a", &WriteDue::In(second));
+        waits.decided("team", "a", false, &LATER);
         tokio::time::advance(second).await;
-        waits.note("a", &WriteDue::In(second));
+        waits.decided("team", "a", false, &LATER);
         assert_eq!(ages(), (2 * second, second));
-        waits.note("a", &WriteDue::Now);
+        waits.decided("team", "a", false, &WriteDue::Now);
+        assert_eq!(ages(), (2 * second, second), "the write may fail");
+        waits.written("a");
         tokio::time::advance(second).await;
         assert_eq!(ages(), (second, Duration::ZERO));
-        waits.forget("a");
+        waits.forget("team", "a");
         assert_eq!(ages(), (3 * second, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn tasks_without_a_status_are_counted() {
+    async fn first_statuses_have_places_in_their_namespace() {
         let waits = WaitWrites::new(Instant::now());
-        let later = WriteDue::In(Duration::from_secs(1));
         for uid in ["a", "b", "b", "c", "d"] {
-            waits.note(uid, &later);
+            waits.decided("team", uid, true, &LATER);
         }
-        let first = || waits.ages("a").first;
-        assert_eq!(first(), 4);
-        waits.note("a", &WriteDue::Now);
-        waits.note("a", &later);
-        assert_eq!(first(), 3, "the first one was written");
-        waits.note("b", &WriteDue::Never);
-        waits.forget("c");
-        waits.forget("c");
-        assert_eq!(first(), 1);
+        assert_eq!(places(&waits, "team", &["a", "b", "c", "d", "next"]), [0, 1, 2, 3, 4]);
+        assert_eq!(places(&waits, "other", &["next"]), [0], "a burst delays its own namespace only");
+        waits.decided("team", "has-a-status", false, &LATER);
+        assert_eq!(places(&waits, "team", &["next"]), [4]);
+        // Its turn has come, and it has started.
+        waits.decided("team", "a", true, &WriteDue::Now);
+        waits.decided("team", "b", true, &WriteDue::Never);
+        assert_eq!(places(&waits, "team", &["c", "d", "next"]), [2, 3, 2], "the others keep theirs");
+        waits.forget("team", "c");
+        waits.forget("team", "c");
+        assert_eq!(places(&waits, "team", &["next"]), [1]);
+        waits.forget("team", "d");
+        assert!(waits.tasks.lock().bursts.is_empty());
     }
 }

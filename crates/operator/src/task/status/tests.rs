@@ -37,18 +37,23 @@ fn quick_task_costs_one_write() {
 fn burst_starts_before_its_waits_are_written() {
     let task = Task::default();
     let queued = built(&task, TaskState::Queued);
-    let due = |first, age| {
-        let wait = WaitAges { first, ..WaitAges::default() };
+    let due = |place, age| {
+        let wait = WaitAges { place, ..WaitAges::default() };
         write_due(&task, &queued, Ages { wait, ..ages(age, None) }, 0)
     };
     let second = Duration::from_secs(1);
-    assert_eq!(due(WAITS_PER_SECOND - 1, WAIT_STATUS_DELAY), WriteDue::Now);
+    assert_eq!(due(0, WAIT_STATUS_DELAY), WriteDue::Now);
+    assert_eq!(
+        due(1, WAIT_STATUS_DELAY),
+        WriteDue::In(second / WAITS_PER_SECOND),
+        "each has a turn of its own"
+    );
     assert_eq!(due(10 * WAITS_PER_SECOND, WAIT_STATUS_DELAY), WriteDue::In(10 * second));
-    assert_eq!(due(usize::MAX, WAIT_STATUS_DELAY), WriteDue::In(MAX_BURST_DELAY));
-    assert_eq!(due(usize::MAX, WAIT_STATUS_DELAY + MAX_BURST_DELAY), WriteDue::Now);
+    assert_eq!(due(u32::MAX, WAIT_STATUS_DELAY), WriteDue::In(MAX_BURST_DELAY));
+    assert_eq!(due(u32::MAX, WAIT_STATUS_DELAY + MAX_BURST_DELAY), WriteDue::Now);
     // What follows the first status does not wait.
     let done = built(&task, TaskState::Succeeded);
-    let wait = WaitAges { first: usize::MAX, ..WaitAges::default() };
+    let wait = WaitAges { place: u32::MAX, ..WaitAges::default() };
     assert_eq!(write_due(&task, &done, Ages { wait, ..ages(second, None) }, 0), WriteDue::Now);
 }
 
