@@ -41,6 +41,9 @@ pub(crate) trait Reconciler<K: Kind>: Send + Sync + 'static {
 
     /// Called when the object was deleted, or moved to another class.
     fn deleted(&self, _object: &K) {}
+
+    /// Called when a list is complete. One after a lost watch does not name what was deleted meanwhile.
+    fn listed(&self) {}
 }
 
 /// Whether the first lists of some watches have arrived. By signals of their own: of several that wait for a store of kube-runtime,
@@ -106,6 +109,7 @@ pub(crate) async fn run<K, R>(
             }
             Ok(Event::InitDone) => {
                 synced.cancel();
+                observer.0.listed();
                 None
             }
             Ok(Event::Init) => None,
@@ -198,4 +202,54 @@ where
             Action::requeue(delay)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use http::StatusCode;
+    use parking_lot::Mutex;
+    use rota_crds::resource::Task;
+    use serde_json::json;
+    use tokio::sync::Notify;
+
+    use super::*;
+    use crate::context::tests::{api_server, context};
+
+    #[derive(Default)]
+    struct Listed(Notify);
+
+    impl Reconciler<Task> for Listed {
+        async fn reconcile(&self, _task: &Task) -> Result<Action, ReconcileError> {
+            Ok(Action::await_change())
+        }
+
+        fn listed(&self) {
+            self.0.notify_one();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn complete_list_reaches_the_reconciler() {
+        let list = json!({ "kind": "TaskList", "metadata": { "resourceVersion": "1" }, "items": [] });
+        let list = Mutex::new(Some(list));
+        let kube = api_server(move |_, _, _| {
+            let list = list.lock().take();
+            async move {
+                match list {
+                    Some(list) => (StatusCode::OK, list),
+                    None => pending().await,
+                }
+            }
+        });
+        let (reconciler, stop) = (Arc::new(Listed::default()), CancellationToken::new());
+        let source = Source::<Task>::new(Api::all(kube.clone()));
+        let run = run("task", source, Arc::clone(&reconciler), stream::pending(), context(kube), stop);
+        let listed = tokio::time::timeout(Duration::from_secs(60), reconciler.0.notified());
+        tokio::select! {
+            () = Box::pin(run) => panic!("the controller has ended"),
+            listed = listed => listed.expect("no list"),
+        }
+    }
 }

@@ -42,6 +42,11 @@ impl TaskCache {
         self.0.lock().remove(uid);
     }
 
+    /// Removes all records but those of these tasks.
+    pub(crate) fn retain(&self, uids: &HashSet<String>) {
+        self.0.lock().retain(|uid, _| uids.contains(uid));
+    }
+
     /// Removes all records: changes may have been missed.
     pub(crate) fn clear(&self) {
         // Releases the capacity too, which would otherwise stay after a large batch.

@@ -130,6 +130,14 @@ impl Reconciler<Task> for Tasks {
         // If the queue is full, the sweep finds it.
         let _ = self.deleted.try_send(DeletedTask::of(task));
     }
+
+    fn listed(&self) {
+        let tasks = self.stores.iter().flat_map(|(store, _)| store.state());
+        let uids: HashSet<_> = tasks.filter_map(|task| task.uid()).collect();
+        self.cache.retain(&uids);
+        self.wait_published.lock().retain(|uid| uids.contains(uid));
+        self.waits.retain(&uids);
+    }
 }
 
 impl Tasks {
@@ -325,35 +333,4 @@ fn is_final(record: &v1::Task) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_waits_are_published_by_one_process() {
-        let (long, short) = (LONG_WAIT, LONG_WAIT / 2);
-        assert!(!becomes_long(short, long) && becomes_long(long, long) && becomes_long(long, short));
-        assert!(!becomes_long(2 * long, short), "an earlier process has");
-    }
-
-    #[test]
-    fn only_tasks_that_were_not_submitted_are_judged() {
-        let task = |spec: &str, status: &str| -> Task {
-            let head = "apiVersion: rota.dev/v1alpha1, kind: Task, metadata: {name: x, namespace: a, uid: u}";
-            serde_saphyr::from_str(&format!("{{{head}, spec: {spec}, status: {status}}}")).unwrap()
-        };
-        let (valid, invalid) = ("{agent: coder, prompt: hi}", "{agent: coder, worker: w}");
-        let (fresh, submitted) = ("{phase: Pending}", "{phase: Running, taskId: u}");
-        assert!(matches!(step(&task(valid, fresh)), Step::Submit));
-        assert!(matches!(step(&task(invalid, fresh)), Step::Refuse(message) if !message.is_empty()));
-        for spec in [valid, invalid] {
-            assert!(matches!(step(&task(spec, submitted)), Step::Lost), "{spec}");
-        }
-    }
-
-    #[test]
-    fn long_wait_is_published_when_due() {
-        assert_eq!(next_check(true, LONG_WAIT / 3), LONG_WAIT - LONG_WAIT / 3);
-        assert_eq!(next_check(true, LONG_WAIT), RESYNC_INTERVAL, "nothing is asked for again");
-        assert_eq!(next_check(false, LONG_WAIT / 3), RESYNC_INTERVAL);
-    }
-}
+mod tests;

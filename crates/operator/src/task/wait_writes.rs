@@ -1,6 +1,6 @@
 //! When the waits of tasks were written last, since when they differ from what was written, and the turns of first statuses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -107,6 +107,16 @@ impl WaitWrites {
         tasks.by_uid.remove(uid);
         tasks.leave_burst(namespace, uid);
     }
+
+    /// Forgets all tasks but these.
+    pub(super) fn retain(&self, uids: &HashSet<String>) {
+        let mut tasks = self.tasks.lock();
+        tasks.by_uid.retain(|uid, _| uids.contains(uid));
+        tasks.bursts.retain(|_, burst| {
+            burst.retain(|uid, _| uids.contains(uid));
+            !burst.is_empty()
+        });
+    }
 }
 
 #[cfg(test)]
@@ -158,5 +168,22 @@ mod tests {
         assert_eq!(places(&waits, "team", &["next"]), [1]);
         waits.forget("team", "d");
         assert!(waits.tasks.lock().bursts.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_tasks_are_forgotten() {
+        let waits = WaitWrites::new(Instant::now());
+        for uid in ["a", "b"] {
+            waits.written(uid);
+            waits.decided("team", uid, true, &LATER);
+            waits.decided(uid, uid, true, &LATER);
+        }
+        waits.retain(&["b".to_owned()].into());
+        let tasks = waits.tasks.lock();
+        assert_eq!(tasks.by_uid.keys().collect::<Vec<_>>(), ["b"]);
+        let mut kept: Vec<_> =
+            tasks.bursts.iter().map(|(namespace, burst)| (namespace.as_str(), burst.len())).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [("b", 1), ("team", 1)]);
     }
 }
