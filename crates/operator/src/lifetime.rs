@@ -10,7 +10,7 @@ use rota_crds::{HumanDuration, Time};
 use crate::condition::Conditions;
 
 /// Age of an object that could not be submitted at which its status reports it: a restart of the control plane takes less.
-const FAILING_STATUS_DELAY: Duration = Duration::from_secs(20);
+pub(crate) const FAILING_STATUS_DELAY: Duration = Duration::from_secs(40);
 
 /// Returns whether the status of an object that was not submitted yet has to report that.
 pub(crate) fn is_overdue(object: &ObjectMeta, now: Timestamp) -> bool {

@@ -195,8 +195,8 @@ impl Tasks {
     /// Writes why a task has not been submitted for a while.
     async fn report_failing(&self, task: &Task, error: &ReconcileError) {
         let now = Timestamp::try_from(clock::now()).unwrap_or(Timestamp::UNIX_EPOCH);
-        let is_submitted = task.status.as_ref().is_some_and(|status| status.task_id.is_some());
-        if is_submitted || !lifetime::is_overdue(&task.metadata, now) {
+        let has_record = self.cache.get(&task.uid().unwrap_or_default()).is_some();
+        if has_record || status::is_submitted(task) || !lifetime::is_overdue(&task.metadata, now) {
             return;
         }
         let (reason, message) = error.condition();

@@ -15,6 +15,7 @@ use rota_proto::v1::{self, TaskState, WaitReason};
 use crate::condition::Conditions;
 use crate::control_store::Loss;
 use crate::error::camel_case;
+use crate::lifetime;
 
 /// Time after which a task that has not started gets a status write for its wait.
 pub(crate) const WAIT_STATUS_DELAY: Duration = Duration::from_secs(1);
@@ -24,6 +25,11 @@ const MAX_DELAYS: u32 = 4;
 /// First statuses of the waits of a namespace that are due each second, and the longest delay of one: most tasks of a burst start before.
 const WAITS_PER_SECOND: u32 = 50;
 const MAX_BURST_DELAY: Duration = Duration::from_secs(30);
+/// Longest delay of the first status of a task that waits.
+const MAX_FIRST_DELAY: Duration =
+    WAIT_STATUS_DELAY.saturating_mul(1 + MAX_DELAYS).saturating_add(MAX_BURST_DELAY);
+// An operator that has just started does not know whether a task without a status was submitted.
+const _: () = assert!(lifetime::FAILING_STATUS_DELAY.as_secs() > MAX_FIRST_DELAY.as_secs());
 /// Least time between two writes for the text of a wait alone. A change of a route's causes is one of every task that waits there.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
 const MAX_PREVIEW_BYTES: usize = 1024;

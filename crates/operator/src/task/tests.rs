@@ -1,9 +1,12 @@
 //! What happens to a task, and what is kept of it.
 
-use std::future::pending;
+use std::future::{pending, ready};
 
+use http::StatusCode;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::reflector;
 use kube::runtime::watcher::Event;
+use serde_json::json;
 
 use super::*;
 use crate::context::tests::{api_server, context};
@@ -66,4 +69,26 @@ async fn tasks_deleted_during_a_relist_are_forgotten() {
     assert!(tasks.cache.get("a").is_none() && tasks.cache.get("b").is_some());
     assert_eq!(*tasks.wait_published.lock(), HashSet::from(["b".to_owned()]));
     assert_eq!(first_places(), [1, 1, 1]);
+}
+
+#[tokio::test]
+async fn task_with_a_record_is_not_reported_as_failing() {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&requests);
+    let kube = api_server(move |_, _, _| {
+        seen.fetch_add(1, Ordering::Relaxed);
+        let status = json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "message": "no", "code": 404 });
+        ready((StatusCode::NOT_FOUND, status))
+    });
+    let tasks = Parts::new(context(kube), [].into()).tasks;
+    let mut task = task_of("a").0.unwrap();
+    task.metadata.creation_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    // As when its first status, which is written late, is refused.
+    let error = ReconcileError::ForeignPolicy("any".to_owned());
+    tasks.report_failing(&task, &error).await;
+    let reported = requests.load(Ordering::Relaxed);
+    assert!(reported > 0, "nothing shows that it was submitted");
+    tasks.cache.insert(v1::Task { uid: "a".to_owned(), ..Default::default() });
+    tasks.report_failing(&task, &error).await;
+    assert_eq!(requests.load(Ordering::Relaxed), reported);
 }
