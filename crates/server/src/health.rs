@@ -20,7 +20,7 @@ use crate::artifacts::Artifacts;
 use crate::breakers;
 use crate::clock::now;
 use crate::demand::Demand;
-use crate::lineage::Loss;
+use crate::lineage::Lineage;
 use crate::lost_history::LostHistory;
 use crate::notify::Notifier;
 use crate::schedules;
@@ -123,7 +123,7 @@ impl Health {
         notifier: Arc<Notifier>,
         artifacts: Artifacts,
         schedules: Arc<schedules::Registry>,
-        loss: Option<Loss>,
+        lineage: Lineage,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl Health {
             notifier,
             artifacts,
             schedules,
-            lost_history: Arc::new(LostHistory::new(loss)),
+            lost_history: Arc::new(LostHistory::new(lineage)),
             stop,
             last_commit: AtomicI64::new(0),
             last_check: Mutex::default(),
@@ -234,7 +234,7 @@ impl Health {
             });
         }
         causes.extend(self.store.overload().causes());
-        causes.extend(self.lost_history.cause(now()));
+        causes.extend(self.lost_history.cause());
         causes.extend(self.artifacts.causes(now()));
         causes.extend(self.background_tasks().into_iter().filter_map(|task| self.background_task(task)));
         // A half-open breaker is not listed: it may wait for a probe task for as long as there is none.

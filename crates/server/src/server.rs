@@ -161,7 +161,7 @@ impl Server {
             Arc::clone(&notifier),
             artifacts.clone(),
             Arc::clone(&schedules),
-            watchers.lineage().loss(),
+            watchers.lineage().clone(),
             stop.clone(),
         ));
         let dispatcher = Arc::new(Dispatcher {

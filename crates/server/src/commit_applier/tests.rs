@@ -30,6 +30,7 @@ use super::*;
 use crate::artifacts::Artifacts;
 use crate::demand::Demand;
 use crate::keys::WorkerKey;
+use crate::lineage::Lineage;
 use crate::scheduler::{Reservation, SessionHandle};
 use crate::seal;
 use crate::watchers::Topic;
@@ -90,7 +91,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<Box<SessionResponse>>) {
         Arc::default(),
         artifacts.clone(),
         Arc::default(),
-        None,
+        Lineage::default(),
         CancellationToken::new(),
     );
     let health = Arc::new(health);
