@@ -244,8 +244,8 @@ mod tests {
         };
         let name = format!("rota-test-{}", process::id());
         let parent = own.join(&name);
-        if fs::create_dir(&parent).is_err() {
-            return skipped("no control group can be made");
+        if let Err(error) = fs::create_dir(&parent) {
+            return skipped(&format!("{}: {error}", parent.display()));
         }
         let places = ControlGroup { group: parent.join("program"), worker: parent.join(WORKER) };
         for folder in [&places.group, &places.worker] {

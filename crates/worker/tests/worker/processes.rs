@@ -1,5 +1,6 @@
 //! Attempts with processes, none of which may survive its attempt.
 
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -77,7 +78,7 @@ async fn crash_reports_its_signal() {
 }
 
 /// Starts a worker as a process of its own.
-fn worker_process(plane: &FakeControlPlane, state: &std::path::Path) -> Child {
+fn worker_process(plane: &FakeControlPlane, state: &Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_rota-worker-test"))
         .args(["serve", &plane.endpoint, state.to_str().unwrap(), "4"])
         .stdin(Stdio::null())
@@ -161,26 +162,30 @@ ulimit -Sc
 head -c 200000000 /dev/zero | tail -c 150000000 >/dev/null
 "#;
 
-/// Reports it also where the output of tests that pass is not shown.
-fn skipped(why: &str) {
+/// Makes a control group in which memory can be limited. Otherwise prints why not, also where the output of tests that pass is not shown.
+fn memory_group(test: &str) -> Option<PathBuf> {
     use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "lack_of_memory_is_reported was skipped: {why}");
+    let make = || -> Result<PathBuf, String> {
+        let roots = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"].map(Path::new);
+        let root = roots.into_iter().find(|root| root.join("cgroup.procs").exists());
+        let root = root.ok_or("there are no control groups")?;
+        let group = root.join(format!("rota-{test}-{}", std::process::id()));
+        std::fs::create_dir(&group).map_err(|error| format!("{}: {error}", group.display()))?;
+        if ["memory.limit_in_bytes", "memory.max"].iter().any(|file| group.join(file).exists()) {
+            return Ok(group);
+        }
+        let _ = std::fs::remove_dir(&group);
+        Err(format!("{} does not limit the memory of groups", root.display()))
+    };
+    let print = |why: &String| {
+        let _ = writeln!(std::io::stderr(), "{test}: no control group: {why}");
+    };
+    make().inspect_err(print).ok()
 }
 
 #[tokio::test]
 async fn lack_of_memory_is_reported() {
-    let root = ["/sys/fs/cgroup/memory", "/sys/fs/cgroup"]
-        .map(std::path::Path::new)
-        .into_iter()
-        .find(|root| root.join("cgroup.procs").exists());
-    let Some(group) = root.map(|root| root.join(format!("rota-test-{}", std::process::id()))) else {
-        return skipped("no control groups");
-    };
-    let limits = ["memory.limit_in_bytes", "memory.max"];
-    if std::fs::create_dir(&group).is_err() || !limits.iter().any(|file| group.join(file).exists()) {
-        let _ = std::fs::remove_dir(&group);
-        return skipped("control groups of memory cannot be made");
-    }
+    let Some(group) = memory_group("lack_of_memory_is_reported") else { return };
     let mut plane = FakeControlPlane::start().await;
     let _worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
@@ -209,6 +214,39 @@ async fn lack_of_memory_is_reported() {
     let mut lines = printed.lines();
     assert_eq!(lines.next().unwrap().parse::<i32>().unwrap(), (own + 500).min(1000));
     assert_eq!(lines.next(), Some("0"), "core dumps are off");
+}
+
+/// Without control groups, the program is refused what it wants, and not killed.
+#[tokio::test]
+async fn neighbor_outlives_an_attempt_without_memory() {
+    let group = memory_group("neighbor_outlives_an_attempt_without_memory");
+    let greedy = match &group {
+        Some(group) => format!("GROUP={}\n{GREEDY}", group.display()),
+        None => "ulimit -v 100000; head -c 200000000 /dev/zero | tail -c 150000000 >/dev/null".to_owned(),
+    };
+    let mut plane = FakeControlPlane::start().await;
+    let _worker = Worker::start(&plane);
+    let mut session = plane.welcomed().await;
+    let directory = tempdir().unwrap();
+    let gate = directory.path().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Opened for both, it waits for no reader.
+    let mut open = std::fs::File::options().read(true).write(true).open(&gate).unwrap();
+    let waits = shell(format!("read line <{}", gate.display()));
+    session.send(ToWorker::Assign(Box::new(assign(1, waits)))).await;
+    session.accepted(1).await;
+    session.send(ToWorker::Assign(Box::new(assign(2, shell(greedy))))).await;
+    session.accepted(2).await;
+    let (_, result) = session.result().await;
+    if let Some(group) = &group {
+        std::fs::remove_dir(group).unwrap();
+    }
+    assert_eq!(result.task_id, "t2");
+    assert!(matches!(result.kind, Some(result::Kind::Failed(_))), "{result:?}");
+    std::io::Write::write_all(&mut open, b"go\n").unwrap();
+    let (_, result) = session.result().await;
+    assert_eq!(result.task_id, "t1");
+    assert!(matches!(result.kind, Some(result::Kind::Succeeded(_))), "{result:?}");
 }
 
 /// No round of a program follows its checks: the log has what was sent while they ran.
