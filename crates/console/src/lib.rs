@@ -114,11 +114,6 @@ impl Pages {
     }
 }
 
-/// Whether the program contains the control centre.
-pub fn is_built() -> bool {
-    !FILES.is_empty()
-}
-
 fn accepts_brotli(headers: &HeaderMap) -> bool {
     let listed =
         headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -202,6 +197,15 @@ mod tests {
             let built = text(&Pages::new(base)).await.1;
             assert!(!built.contains("\"./") && !built.contains(NONCE), "{built}");
         }
+    }
+
+    /// `scripts/image` looks for it in a program.
+    #[test]
+    fn only_the_built_page_names_scripts() {
+        let names = |page: &str| page.contains("src=\"./assets/");
+        let built = FILES.iter().find(|file| file.path == INDEX);
+        assert!(built.is_none_or(|file| names(std::str::from_utf8(file.body).unwrap())));
+        assert!(!names(MISSING));
     }
 
     #[test]
