@@ -12,6 +12,7 @@ import {
   api,
   base,
   browser,
+  editorOf,
   fits,
   folder,
   freePort,
@@ -27,6 +28,8 @@ import {
   signedIn,
   start,
   stop,
+  textOf,
+  until,
 } from "./harness.mjs";
 
 setUp();
@@ -161,6 +164,28 @@ test("who signs in again continues where they were", async () => {
 
 test("the next person sees nothing of the last one", async () => {
   const page = await signedIn();
+  const retry = { maxAttempts: 1 };
+  const failed = await scripted("a failed plan", [{ fail: { message: "no luck" } }], { retry });
+  await until(failed, "TASK_STATE_FAILED");
+  // What was typed goes with its person in each window.
+  const windows = [page, await newPage(page.context())];
+  const drafts = "Object.keys(sessionStorage).filter((key) => key.startsWith('rota.draft'))";
+  const edit = (window) => window.getByRole("button", { name: "Edit and retry" });
+  for (const window of windows) {
+    await window.goto(`${base}/tasks/default/${failed.split("/").at(-1)}`);
+    await edit(window).click();
+    const source = editorOf(window);
+    await source.fill((await textOf(source)).replace("no luck", "half a plan"));
+    await window.waitForFunction(`${drafts}.length > 0`);
+  }
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByLabel("Token").fill(adminToken());
+  await page.getByRole("button", { name: "Sign in" }).click();
+  for (const window of windows) {
+    await edit(window).waitFor();
+    assert.deepEqual(await window.evaluate(drafts), []);
+  }
+  await page.goto(base);
   await shell("true", "--title", "a secret plan");
   await show(page, "a secret plan");
   await page.getByRole("button", { name: "Sign out" }).click();

@@ -86,6 +86,10 @@ test("a failed task is changed and run again", async () => {
   const edit = page.getByRole("button", { name: "Edit and retry" });
   await edit.click();
   await source.fill(given.replace("no luck", "another"));
+  // Secrets are not kept, which is reported.
+  await source.fill(`${given.trimEnd()}\nsecrets: {API_KEY: hush}\n`);
+  await page.getByRole("alert").filter({ hasText: "A text with secrets is not kept" }).waitFor();
+  assert.ok(!(await page.evaluate("JSON.stringify(sessionStorage)")).includes("hush"));
   await page.getByRole("button", { name: "Discard" }).click();
   await edit.waitFor();
   await page.reload();

@@ -1,6 +1,9 @@
 import { ofBase } from "../base";
+import { removeDrafts } from "../drafts";
 import { ApiError, Code, call, get, post } from "./client";
 import {
+  EVERYONE,
+  isExpired,
   isSignedIn,
   needsNoToken,
   signIn,
@@ -9,6 +12,7 @@ import {
   takeCode,
   takeRefusal,
 } from "./token";
+import type { BrowserSession } from "./types";
 
 const CURRENT = "browserSessions/current";
 /** Notifies the other windows of the browser, which have the same session. */
@@ -22,38 +26,62 @@ export interface SignInOptions {
   browserPath?: string;
 }
 
+/** Returns who a session belongs to, as the browser keeps it: a person, or all holders of the token of a role. */
+export const ownerOf = ({ subject, role }: BrowserSession) =>
+  subject ? `person ${subject}` : `token ${role}`;
+
 export function signInOptions(): Promise<SignInOptions> {
   return get("signInOptions");
 }
 
 /** Signs in with a token, which the server exchanges for the cookie of a session. */
 export async function openSession(token: string): Promise<void> {
-  await call("POST", "browserSessions", {}, undefined, { Authorization: `Bearer ${token}` });
-  signIn();
+  const headers = { Authorization: `Bearer ${token}` };
+  const session = await call<BrowserSession>("POST", "browserSessions", {}, undefined, headers);
+  enter(ownerOf(session));
   windows?.postMessage("in");
+}
+
+/** Begins or continues the pages of who has signed in. */
+function enter(owner: string): void {
+  removeDrafts(owner);
+  if (owner === EVERYONE) {
+    signInWithoutToken();
+  } else {
+    signIn(owner);
+  }
+}
+
+/** Ends the pages of who has signed out, with what they have typed. */
+function leave(reason = ""): void {
+  removeDrafts();
+  signOut(reason);
+}
+
+async function currentOwner(): Promise<string> {
+  try {
+    return ownerOf(await get<BrowserSession>(CURRENT));
+  } catch (error) {
+    if (error instanceof ApiError && error.code === Code.NOT_FOUND) {
+      return EVERYONE;
+    }
+    throw error;
+  }
 }
 
 /** Continues the session of this browser. Fails if there is none and one is required. */
 export async function resumeSession(): Promise<void> {
-  try {
-    await get(CURRENT);
-    signIn();
-  } catch (error) {
-    if (!(error instanceof ApiError && error.code === Code.NOT_FOUND)) {
-      throw error;
-    }
-    signInWithoutToken();
-  }
+  enter(await currentOwner());
 }
 
 /** Ends the session of this browser, in all of its windows. */
 export async function closeSession(): Promise<void> {
   try {
     await post(`${CURRENT}:signOut`);
-    signOut();
+    leave();
   } catch (error) {
     const isOver = error instanceof ApiError && error.code === Code.UNAUTHENTICATED;
-    signOut(isOver ? "" : `This browser could not be signed out: ${describe(error)}.`);
+    leave(isOver ? "" : `This browser could not be signed out: ${describe(error)}.`);
   }
   windows?.postMessage("out");
 }
@@ -64,8 +92,11 @@ export async function startSession(): Promise<void> {
   windows.onmessage = ({ data }) => {
     if (data === "in" && !isSignedIn()) {
       void resumeSession().catch(() => {});
-    } else if (data === "out" && isSignedIn() && !needsNoToken()) {
-      signOut();
+    } else if (data === "out" && !needsNoToken()) {
+      removeDrafts();
+      if (isSignedIn() || isExpired()) {
+        signOut();
+      }
     }
   };
   const code = takeCode();

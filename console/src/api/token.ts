@@ -3,6 +3,8 @@
  * windows of the browser have the same session.
  */
 const listeners = new Set<() => void>();
+/** Owner of pages for which no session is required. */
+export const EVERYONE = "everyone";
 /** Whether calls have succeeded with the session. */
 let isIn = false;
 /** Whether the control plane has answered without a session. */
@@ -14,6 +16,8 @@ let isRefused = false;
 /** Whether the session is that of a viewer, which the responses to its calls name. */
 let isViewing = false;
 const roleListeners = new Set<() => void>();
+/** Who the session belongs to: still after it has ended by itself, while pages wait for a person to sign in again. */
+let owner: string | undefined;
 /** Number of times that the window was signed in or out. */
 let changes = 0;
 
@@ -62,15 +66,23 @@ export function signedOutBecause(): string {
   return why;
 }
 
-export function signIn(): void {
+/** Returns who the page was read for: a person, or all holders of the token of a role; `undefined` after a sign-out. */
+export function sessionOwner(): string | undefined {
+  return owner;
+}
+
+export function signIn(whose: string): void {
+  owner = whose;
   set({ isIn: true });
 }
 
 export function signInWithoutToken(): void {
+  owner = EVERYONE;
   set({ isOpen: true });
 }
 
 export function signOut(reason = ""): void {
+  owner = undefined;
   set({ why: reason });
 }
 

@@ -1,7 +1,8 @@
 import { get, post } from "../../api/client";
+import { ownerOf } from "../../api/session";
 import type { BrowserSession } from "../../api/types";
 import { BASE, ofBase } from "../../base";
-import { ownerOf, type Subscription, subscribed } from "./subscription";
+import { type Subscription, subscribed } from "./subscription";
 
 /** What the control plane knows of push messages to this browser. */
 export interface WebPush {

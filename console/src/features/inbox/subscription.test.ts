@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { bytesOf, ownerOf, subscribed } from "./subscription";
+import { bytesOf, subscribed } from "./subscription";
 
 const json = { endpoint: "https://push.example/1", keys: { p256dh: "key", auth: "secret" } };
 const request = { endpoint: "https://push.example/1", p256dh: "key", auth: "secret" };
@@ -21,19 +21,6 @@ function browser(key?: string) {
   };
   return { manager, done };
 }
-
-test("sessions of one person have one owner, and those of a token one for its role", () => {
-  expect(ownerOf({ subject: "ada", role: "admin" })).toBe(ownerOf({ subject: "ada", role: "viewer" }));
-  const owners = [
-    { subject: "ada", role: "admin" },
-    { subject: "eve" },
-    { role: "admin" },
-    { role: "viewer" },
-  ];
-  // No subject is taken for a token.
-  const all = [...owners, { subject: "token admin" }].map(ownerOf);
-  expect(new Set(all).size).toBe(all.length);
-});
 
 test("keys are read as base64url", () => {
   expect([...bytesOf("-_8A")]).toEqual([251, 255, 0]);

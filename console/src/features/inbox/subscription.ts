@@ -1,5 +1,4 @@
 import { bytes } from "../../api/format";
-import type { BrowserSession } from "../../api/types";
 
 /** What the control plane needs of a browser's subscription. */
 export interface Subscription {
@@ -7,10 +6,6 @@ export interface Subscription {
   p256dh: string;
   auth: string;
 }
-
-/** Returns who has signed in, as the browser keeps it: a person, or all holders of the token of a role. */
-export const ownerOf = ({ subject, role }: BrowserSession) =>
-  subject ? `person ${subject}` : `token ${role}`;
 
 /** Returns the bytes of a key in base64url. */
 export const bytesOf = (key: string) => bytes(key.replaceAll("-", "+").replaceAll("_", "/"));

@@ -1,6 +1,7 @@
 import { type ReactNode, useId } from "react";
 import { lazyPart } from "../../components/later";
 import { Problem } from "../../components/Problem";
+import { hasSecrets } from "../../drafts";
 import type { Draft } from "./useDraft";
 
 const YamlEditor = lazyPart(() => import("./YamlEditor"));
@@ -11,7 +12,7 @@ function messageOf(error: unknown): string {
 
 /** What can be done with a specification, whether it is checked, and what is wrong with it. */
 export function CheckedBar({
-  draft: { checked, isCurrent, error, isKept, run, editor },
+  draft: { text, checked, isCurrent, error, isKept, run, editor },
   label,
   children,
 }: {
@@ -41,7 +42,9 @@ export function CheckedBar({
       </div>
       {!isKept && (
         <p role="alert" className="problem">
-          The browser has no room to keep what you have typed since: it is lost when you leave the page.
+          {hasSecrets(text)
+            ? "A text with secrets is not kept: it is lost when you leave the page."
+            : "The browser has no room to keep what you have typed since: it is lost when you leave the page."}
         </p>
       )}
       <Problem error={error} />

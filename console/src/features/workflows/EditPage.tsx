@@ -10,10 +10,10 @@ import { Confirm } from "../../components/Confirm";
 import { Heading } from "../../components/Heading";
 import { Unread } from "../../components/Unread";
 import { useLoaded } from "../../components/useLoaded";
+import { keepDraft, keptDraft } from "../../drafts";
 import { useNamespace } from "../../namespace";
 import { CheckedBar, CheckedYaml } from "./CheckedYaml";
 import { countOfStep, type Picture, shapeOf, stepsOf } from "./groups";
-import { keepDraft, keptDraft } from "./kept";
 import { read, write } from "./manifest";
 import { loadBigGraph } from "./pictures";
 import { useDraft } from "./useDraft";
@@ -72,7 +72,7 @@ function Source({ from }: { from: string | undefined }) {
 interface Props {
   namespace: string;
   begin: string;
-  /** Keeps what was typed, or nothing of it. Returns whether there was room for it. */
+  /** Keeps what was typed, or nothing of it. Returns whether it is kept. */
   keep: (text: string | undefined) => boolean;
   /** Begins again without the draft, if it has begun with one. */
   discard: (() => Promise<void>) | undefined;

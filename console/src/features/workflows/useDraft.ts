@@ -21,7 +21,7 @@ export interface Draft<Spec> {
 }
 
 interface Runnable<Spec> extends Check<Spec> {
-  /** Keeps what was typed for when the page is left. Returns whether there was room for it. */
+  /** Keeps what was typed for when the page is left. Returns whether it is kept. */
   keep: (text: string) => boolean;
   /** Runs a specification: once, if it is repeated with the same key. */
   run: (spec: Spec, key: string) => Promise<void>;
