@@ -191,6 +191,38 @@ test("a session that ends loses nothing that was typed", options, async () => {
   }
 });
 
+test("another person does not continue an expired page", options, async () => {
+  await issuer.signsIn({ sub: "ada", preferred_username: "Ada" });
+  const page = await open("/workflows/new");
+  await button(page).click();
+  const text = page.locator("#main .cm-content");
+  const token = async () => {
+    await page.getByLabel("Token").fill(ADMIN);
+    await page.getByRole("button", { name: "Sign in" }).click();
+  };
+  const guest = async () => {
+    await issuer.signsIn({ sub: "bob", groups: ["guests"] });
+    const opened = page.context().waitForEvent("page");
+    await button(page).click();
+    await (await opened).getByText("read only").waitFor();
+  };
+  // In a window of the issuer, and in this one.
+  for (const signInAsAnother of [guest, token]) {
+    await text.fill("half a workflow");
+    await page.evaluate("window.kept = true");
+    const [session] = await sessions();
+    await call("POST", `${session.name}:revoke`, {});
+    await page.getByRole("alert").filter({ hasText: "Sign in again, to continue where you were" }).waitFor();
+    await signInAsAnother();
+    await text.filter({ hasText: "An example" }).waitFor();
+    assert.equal(await page.evaluate("window.kept"), undefined);
+  }
+  await page.context().close();
+  for (const { name } of await sessions()) {
+    await call("POST", `${name}:revoke`, {});
+  }
+});
+
 test("a person who is not allowed learns why", options, async () => {
   for (const [person, text] of [
     [{ sub: "eve" }, "You are not on the list of people who may sign in"],

@@ -3,9 +3,10 @@ import { removeDrafts } from "../drafts";
 import { ApiError, Code, call, get, post } from "./client";
 import {
   EVERYONE,
-  isExpired,
+  expire,
   isSignedIn,
   needsNoToken,
+  sessionOwner,
   signIn,
   signInWithoutToken,
   signOut,
@@ -15,7 +16,8 @@ import {
 import type { BrowserSession } from "./types";
 
 const CURRENT = "browserSessions/current";
-/** Notifies the other windows of the browser, which have the same session. */
+const SIGNED_OUT = "out";
+/** Notifies the other windows of the browser, which have the same session, of its owner, or with `SIGNED_OUT`. */
 let windows: BroadcastChannel | undefined;
 
 /** How people sign in besides with a token. */
@@ -37,18 +39,25 @@ export function signInOptions(): Promise<SignInOptions> {
 /** Signs in with a token, which the server exchanges for the cookie of a session. */
 export async function openSession(token: string): Promise<void> {
   const headers = { Authorization: `Bearer ${token}` };
-  const session = await call<BrowserSession>("POST", "browserSessions", {}, undefined, headers);
-  enter(ownerOf(session));
-  windows?.postMessage("in");
+  const owner = ownerOf(await call<BrowserSession>("POST", "browserSessions", {}, undefined, headers));
+  enter(owner);
+  windows?.postMessage(owner);
 }
 
-/** Begins or continues the pages of who has signed in. */
+/** Begins or continues the pages of who has signed in. Those of another person, with their records and texts, are loaded again. */
 function enter(owner: string): void {
   removeDrafts(owner);
-  if (owner === EVERYONE) {
-    signInWithoutToken();
-  } else {
-    signIn(owner);
+  if ((sessionOwner() ?? owner) !== owner) {
+    location.reload();
+    return;
+  }
+  // A message of another window may have done it meanwhile.
+  if (!isSignedIn()) {
+    if (owner === EVERYONE) {
+      signInWithoutToken();
+    } else {
+      signIn(owner);
+    }
   }
 }
 
@@ -83,20 +92,25 @@ export async function closeSession(): Promise<void> {
     const isOver = error instanceof ApiError && error.code === Code.UNAUTHENTICATED;
     leave(isOver ? "" : `This browser could not be signed out: ${describe(error)}.`);
   }
-  windows?.postMessage("out");
+  windows?.postMessage(SIGNED_OUT);
 }
 
 /** Signs in by the code of a link, if the page was opened by one, or continues the session of the browser. */
 export async function startSession(): Promise<void> {
   windows = new BroadcastChannel(ofBase("rota.session"));
   windows.onmessage = ({ data }) => {
-    if (data === "in" && !isSignedIn()) {
-      void resumeSession().catch(() => {});
-    } else if (data === "out" && !needsNoToken()) {
-      removeDrafts();
-      if (isSignedIn() || isExpired()) {
-        signOut();
+    if (data === SIGNED_OUT) {
+      if (!needsNoToken()) {
+        leave();
       }
+      return;
+    }
+    if (isSignedIn() && data !== sessionOwner()) {
+      // The page is out of sight before it is known that it is loaded again.
+      expire("Sign in again: another person has signed in in another window.");
+    }
+    if (!isSignedIn()) {
+      void resumeSession().catch(() => {});
     }
   };
   const code = takeCode();
@@ -112,7 +126,7 @@ export async function startSession(): Promise<void> {
   }
   // Who is signed in already stays so. A window that comes back from an issuer brings the others back, too.
   await resumeSession().then(
-    () => windows?.postMessage("in"),
+    () => windows?.postMessage(sessionOwner()),
     () => refused && signOut(describe(refused)),
   );
 }

@@ -67,7 +67,7 @@ export function Shell() {
   if (!isIn && !expired) {
     return <SignIn />;
   }
-  // What a person has typed stays, out of sight, until the tab is signed in again.
+  // What a person has typed stays, out of sight, until the same person has signed in again.
   return (
     <Feeds>
       {!isIn && <SignIn />}
