@@ -143,15 +143,34 @@ test("artifacts are previewed without running them, and downloaded", async () =>
   await (await preview("report.txt")).getByText("These are the first 256 KiB.").waitFor();
   assert.equal(await page.locator("main img[src^='x'], main script").count(), 0);
   await accessible(page, "previews");
+  // What is refused is reported next to its link.
+  const link = artifacts.getByRole("link", { name: "Download workspace/report.txt" });
+  const refusal = artifacts
+    .getByRole("listitem")
+    .filter({ hasText: "workspace/report.txt" })
+    .getByRole("alert");
+  const contents = /artifacts:download/;
+  const away = { status: 503, json: { code: 14, message: "the storage is away" } };
+  await page.route(contents, (route) => route.fulfill(away));
+  await link.click();
+  await refusal.filter({ hasText: "the storage is away" }).waitFor();
+  await accessible(page, "a refused download");
+  await page.unroute(contents);
   const download = page.waitForEvent("download");
-  await artifacts.getByRole("link", { name: "Download workspace/report.txt" }).click();
+  await link.click();
   const saved = await download;
+  assert.equal(await refusal.count(), 0);
   // The browser itself has read it.
   assert.ok(saved.url().startsWith(`${base}/api/v1/`), saved.url());
   assert.equal(saved.suggestedFilename(), "report.txt");
   assert.equal(readFileSync(await saved.path(), "utf8"), "x".repeat(300_000));
   await page.setViewportSize({ width: 360, height: 640 });
   await fits(page, "previews");
+  // A download for which the session is over has the page ask to sign in.
+  const over = { status: 401, json: { code: 16, message: "the session was ended" } };
+  await page.route(/artifacts:download|browserSessions\/current/, (route) => route.fulfill(over));
+  await link.click();
+  await page.getByRole("alert").filter({ hasText: "Sign in again, to continue where you were" }).waitFor();
   await page.context().close();
 });
 

@@ -111,12 +111,12 @@ function Item({ task, attempt, artifact }: { task: string; attempt: number; arti
     <li>
       <span className="path">{visibleLine(name)}</span>{" "}
       <span className="quiet">{counted(artifact.size ?? 0, "byte")}</span>
-      <span className="choices">
+      <div className="choices">
         <button type="button" aria-expanded={open} onClick={() => setOpen(!open)}>
           Preview <span className="hidden">{visibleLine(name)}</span>
         </button>
         <Download task={task} attempt={attempt} name={name} />
-      </span>
+      </div>
       {open && <Preview task={task} attempt={attempt} name={name} />}
     </li>
   );

@@ -1,11 +1,11 @@
 import { useVirtualizer } from "@tanstack/react-virtual";
 import Anser from "anser";
 import { memo, useCallback, useEffect, useMemo, useRef, useState } from "react";
-import { address } from "../../api/client";
 import { counted, id } from "../../api/format";
 import { clock, exact, zone } from "../../api/time";
 import { type Link, troubleOf } from "../../api/useStream";
 import { Problem } from "../../components/Problem";
+import { DownloadLink } from "./Download";
 import { LogSearch } from "./LogSearch";
 import { hasPlace, type Line, lineOf } from "./lines";
 import { useLogPart } from "./useLogPart";
@@ -86,10 +86,9 @@ export function Log({ name, lines: live, version, link, last, linked, onLink }: 
         >
           {follows ? "Following" : "Paused: follow"}
         </button>
-        {/* The browser saves it while it arrives: the page holds nothing of it. */}
-        <a className="button" href={address(`${name}:downloadLog`)} download={`${id(name)}.log`}>
+        <DownloadLink path={`${name}:downloadLog`} file={`${id(name)}.log`}>
           Download
-        </a>
+        </DownloadLink>
         <span className="quiet">Times are of {zone()}.</span>
         <span className="quiet" role="status">
           {counted(shown.length, "line")}
