@@ -77,10 +77,6 @@ impl Connection {
         }
     }
 
-    fn owned(&self) -> Result<(), Error> {
-        if self.ownership.is_lost() { Err(Error::Deposed) } else { Ok(()) }
-    }
-
     /// Returns the session; opens it again if it was lost.
     pub(crate) async fn session(&mut self) -> Result<&Session, Error> {
         if let Some(found) = self.connect().await?
@@ -95,7 +91,6 @@ impl Connection {
 
     /// Opens the session again if it was lost. Returns the revision of the database if so.
     async fn connect(&mut self) -> Result<Option<i64>, Error> {
-        self.owned()?;
         if self.session.as_ref().is_some_and(|session| !session.client.is_closed()) {
             return Ok(None);
         }
@@ -130,7 +125,6 @@ impl Connection {
                 Err(fault) if began.elapsed() >= patience => return Err(fault.into_error()),
                 Err(_) => {}
             }
-            self.owned()?;
             tokio::time::sleep(RECONNECT_PAUSE).await;
         }
     }

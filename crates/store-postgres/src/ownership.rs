@@ -1,11 +1,11 @@
 //! What an owner of the shard knows of its ownership: the time of the database, whether the shard is lost, and whether others want it.
 //! Knows no SQL: `lease.rs` keeps it current.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::time::micros;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::{DatabaseClock, since_boot};
 
@@ -17,7 +17,7 @@ pub(crate) const RIVAL_MEMORY: Duration = Duration::from_secs(3600);
 #[derive(Default)]
 pub(crate) struct Ownership {
     pub(crate) clock: DatabaseClock,
-    lost: AtomicBool,
+    lost: CancellationToken,
     /// When another control plane was last seen that waited for the shard.
     rival_seen: Mutex<Option<i64>>,
     /// Called once when the shard is found to be lost.
@@ -32,7 +32,12 @@ impl std::fmt::Debug for Ownership {
 
 impl Ownership {
     pub(crate) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
+        self.lost.is_cancelled()
+    }
+
+    /// Cancelled once the shard is found to be lost.
+    pub(crate) fn lost(&self) -> &CancellationToken {
+        &self.lost
     }
 
     /// Whether another control plane waits for the shard, or may have begun to, as far as the owner knows.
@@ -56,7 +61,7 @@ impl Ownership {
     }
 
     pub(crate) fn lose(&self) {
-        self.lost.store(true, Ordering::Release);
+        self.lost.cancel();
         let notify = self.notify.lock().take();
         if let Some(notify) = notify {
             notify();

@@ -81,12 +81,16 @@ impl Writer {
         Arc::new(move || ownership.clock.now())
     }
 
+    /// Executes a call on the connection. The loss of the shard ends it, whatever it waits for: the next owner takes workers that stay
+    /// with this one for lost.
     fn block_on<T>(
         &mut self,
         call: impl AsyncFnOnce(&mut Connection) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let runtime = self.runtime.as_ref().ok_or(Error::Closed)?;
-        runtime.block_on(call(&mut self.connection))
+        let ownership = Arc::clone(&self.connection.ownership);
+        let called = ownership.lost().run_until_cancelled(call(&mut self.connection));
+        runtime.block_on(called).unwrap_or(Err(Error::Deposed))
     }
 
     /// Puts records that can be decoded again, for example after a downgrade was undone, back where they belong.

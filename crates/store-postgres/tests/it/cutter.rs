@@ -1,4 +1,4 @@
-//! Link to a server's socket that tests cut, block, freeze and slow down.
+//! Link to a server's socket that tests cut, block, freeze, silence and slow down.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -107,6 +107,11 @@ impl Cutter {
     /// Stops the connections that there are, without an end: those opened from now on work.
     pub(crate) fn freeze(&self) {
         self.link.frozen.store(self.link.accepted.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    /// Stops all connections, without an end, those opened from now on as well.
+    pub(crate) fn silence(&self) {
+        self.link.frozen.store(u64::MAX, Ordering::SeqCst);
     }
 
     /// Delays each KiB to the server.

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use rota_store::{Error, Filter, Reply, Store};
 use rota_store_postgres::{Options, Owner, Postgres, Target};
+use rota_telemetry::{OnExit, spawn};
 use rota_testkit::postgres::PostgresServer;
 use tokio::sync::watch;
 
 use crate::cutter::Cutter;
 use crate::doubt::{create, open};
 
+/// Longest wait for a state.
+const LIMIT: Duration = Duration::from_secs(60);
 const EXPIRE: &str = "UPDATE rota.replicas SET expires = clock_timestamp() - interval '1 second'
     WHERE id IN (SELECT owner FROM rota.shards)";
 
@@ -218,6 +221,52 @@ async fn owner_without_database_ends_if_another_waits() {
     assert!(ended.unwrap().is_none(), "the writer has ended");
     let late = first.apply(vec![create(2)]).await;
     assert!(matches!(late, Err(Error::Deposed | Error::Closed)), "{late:?}");
+}
+
+/// Connections stay open without answers, as behind a proxy, and a commit waits for its own for 30 seconds: the lease ends earlier, and
+/// the next owner takes workers that stay with this one for lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn owner_without_answers_ends_with_its_lease() {
+    let (database, direct) = target();
+    let server = PostgresServer::shared();
+    let cutter = Cutter::start(server, &database).await;
+    let first = open(&Target::parse(&cutter.url, None).unwrap()).await;
+    let mut commits = first.commits().unwrap();
+    let (seen, mut looks) = watch::channel(0);
+    let waits = {
+        let on_wait: rota_store_postgres::OnWait = Arc::new(move |_| seen.send_modify(|count| *count += 1));
+        let options = Options { on_wait, ..Options::new(direct, "second") };
+        tokio::task::spawn_blocking(move || {
+            rota_store_postgres::open(options, None).map(|opened| opened.store)
+        })
+    };
+    drop(tokio::time::timeout(LIMIT, looks.wait_for(|count| *count > 0)).await.unwrap().unwrap());
+    // The owner looks for others after each renewal: it has done so once the next one is made.
+    let lease = "SELECT expires FROM rota.replicas JOIN rota.shards ON owner = replicas.id";
+    let expires = || server.sql(&database, lease).unwrap();
+    for _ in 0..2 {
+        let before = expires();
+        let renewed = async {
+            while expires() == before {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, renewed).await.unwrap();
+    }
+    while commits.try_recv().is_ok() {}
+    cutter.silence();
+    let under_way = spawn("commit", OnExit::Done, {
+        let first = Arc::clone(&first);
+        async move { first.apply(vec![create(0)]).await }
+    });
+    let ended = tokio::time::timeout(Duration::from_secs(25), commits.recv()).await;
+    cutter.block(true);
+    assert!(ended.expect("it has ended before the commit's own limit").is_none());
+    let refused = under_way.await.unwrap();
+    assert!(matches!(refused, Err(Error::Deposed | Error::Closed)), "{refused:?}");
+    let second = waits.await.unwrap().unwrap();
+    assert!(matches!(second.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    second.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
