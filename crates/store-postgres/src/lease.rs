@@ -15,6 +15,7 @@ use crate::clock::since_boot;
 use crate::errors::{Fault, unavailable};
 use crate::ownership::Ownership;
 use crate::rows::SHARD;
+use crate::seen_lease::SeenLease;
 use crate::session::{OPEN_TIMEOUT, Session, bounded};
 use crate::sql;
 use crate::target::Target;
@@ -110,6 +111,7 @@ pub(crate) async fn acquire(
     let mut has_waited = false;
     let mut is_admitted = false;
     let mut yields = MAX_YIELDS;
+    let mut lease = SeenLease::default();
     loop {
         // One that waits must not be taken for a lost one once it owns the shard.
         if renewed.is_none_or(|at| at.elapsed() >= RENEW_INTERVAL) {
@@ -119,7 +121,7 @@ pub(crate) async fn acquire(
             }
             renewed = Some(Instant::now());
         }
-        let (owner, left) = match bounded(look(session, replica, seen, &mut yields)).await {
+        let (owner, left) = match bounded(look(session, replica, seen, &mut lease, &mut yields)).await {
             Ok(Look::Owned(epoch)) => {
                 // Passed on to the owner before, connections would now go around between it and this replica.
                 if has_waited {
@@ -162,17 +164,31 @@ pub(crate) async fn acquire(
 }
 
 /// Looks at the owner, without a lock that its commits would wait for, and takes the shard if it is free.
-async fn look(session: &Session, replica: &Replica, seen: &mut i64, yields: &mut u32) -> Result<Look, Fault> {
+async fn look(
+    session: &Session,
+    replica: &Replica,
+    seen: &mut i64,
+    lease: &mut SeenLease,
+    yields: &mut u32,
+) -> Result<Look, Fault> {
     let row = session.client.query_one(sql::OWNER, &[&SHARD]).await?;
     *seen = row.try_get::<_, Option<i64>>(4)?.unwrap_or(0).max(*seen);
+    let owner: Option<Uuid> = row.try_get(0)?;
     // The answer by which this control plane became the owner was lost.
-    if row.try_get::<_, Option<Uuid>>(0)? == Some(replica.id)
+    if owner == Some(replica.id)
         && let Some(epoch) = reclaim(session, replica.id).await?
     {
         return Ok(Look::Owned(epoch));
     }
     if let Some(held) = held(&row)? {
-        return Ok(held);
+        let (Some(owner), Some(expires)) = (owner, row.try_get::<_, Option<i64>>(5)?) else {
+            return Ok(held);
+        };
+        if !lease.is_over((owner, expires), since_boot()) {
+            return Ok(held);
+        }
+        tracing::warn!(%owner, "ending a lease that its owner does not renew: the clock of the database was set back");
+        session.client.execute(sql::END_LEASE, &[&owner, &expires]).await?;
     }
     if *yields > 0 && newer_waits(session, replica).await? {
         *yields -= 1;

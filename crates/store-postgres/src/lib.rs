@@ -54,6 +54,7 @@ mod ownership;
 mod readers;
 mod rows;
 mod search;
+mod seen_lease;
 mod session;
 mod snapshot;
 mod sql;

@@ -14,11 +14,15 @@ pub(crate) const REGISTER: &str = "INSERT INTO replicas (id, name, version, addr
 /// Wakes the timer of the owner, which then knows of a control plane that waits before its next renewal.
 pub(crate) const ANNOUNCE: &str = "SELECT pg_notify('rota_replicas', '')";
 pub(crate) const LISTEN: &str = "LISTEN rota_replicas";
-/// The owner and the rest of its lease, in the columns of [`ACQUIRE`], and the last commit.
+/// The owner and the rest of its lease, in the columns of [`ACQUIRE`], the last commit, and when the lease ends.
 pub(crate) const OWNER: &str = "SELECT owner, name, address,
         ceil(extract(epoch FROM expires - clock_timestamp()) * 1000)::int8,
-        (SELECT revision FROM commits WHERE shard = $1 ORDER BY revision DESC LIMIT 1)
+        (SELECT revision FROM commits WHERE shard = $1 ORDER BY revision DESC LIMIT 1),
+        (extract(epoch FROM expires) * 1000000)::int8
     FROM shards LEFT JOIN replicas ON replicas.id = owner WHERE shards.id = $1";
+/// Ends a lease, unless it was renewed since it was read.
+pub(crate) const END_LEASE: &str = "UPDATE replicas SET expires = clock_timestamp()
+    WHERE id = $1 AND (extract(epoch FROM expires) * 1000000)::int8 = $2";
 /// Takes the shard, unless the schema has a newer version than `$3`: no row then.
 pub(crate) const ACQUIRE: &str =
     "SELECT new_epoch, owner_name, owner_address, left_ms FROM acquire($1, $2, $3)";

@@ -128,6 +128,29 @@ async fn standby_with_frozen_connections_stops() {
     first.close().await;
 }
 
+/// The clock of the database was set back after the owner's last renewal, or that of a promoted server is behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn lease_from_the_future_is_taken() {
+    let server = PostgresServer::shared();
+    let database = server.database().unwrap();
+    let target = Target::parse(&database, None).unwrap();
+    let first = open(&target).await;
+    first.close().await;
+    drop(first);
+    let vanished = "SET search_path = rota;
+        INSERT INTO replicas (id, name, version, address, expires)
+            VALUES (gen_random_uuid(), 'vanished', '0.1.0', '', clock_timestamp() + interval '1 day');
+        UPDATE shards SET owner = (SELECT id FROM replicas WHERE name = 'vanished')";
+    server.sql(&database, vanished).unwrap();
+    let mut standby = Standby::start(target);
+    assert_eq!(standby.looks().await.map(|owner| owner.name).as_deref(), Some("vanished"));
+    let ended = standby.ended().await;
+    standby.stop.cancel();
+    let store = ended.expect("it takes over").unwrap();
+    assert!(matches!(store.apply(vec![create(0)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
+    store.close().await;
+}
+
 /// A lock that it waited for would be one that commits wait for.
 #[tokio::test(flavor = "multi_thread")]
 async fn looks_at_an_owner_lock_nothing() {
