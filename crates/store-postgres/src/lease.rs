@@ -42,6 +42,18 @@ pub(crate) fn writer_name(owner: Uuid) -> String {
     format!("rota-writer {owner}")
 }
 
+/// Name of the session with which an owner exports or imports.
+pub(crate) fn transfer_name(owner: Uuid) -> String {
+    format!("rota-transfer {owner}")
+}
+
+/// Ends the other sessions of an owner that may hold the shard's lock.
+async fn end_sessions(session: &Session, owner: Uuid) -> Result<(), Fault> {
+    let names = [writer_name(owner), transfer_name(owner)];
+    session.client.execute(sql::END_SESSIONS, &[&names.as_slice()]).await?;
+    Ok(())
+}
+
 /// Identity of a control plane as an owner. Each opening has another one.
 #[derive(Debug, Clone)]
 pub(crate) struct Replica {
@@ -225,7 +237,7 @@ async fn end_expired_owner(session: &Session) -> Result<(), Fault> {
     if let Some(row) = session.client.query_opt(sql::EXPIRED_OWNER, &[&SHARD]).await? {
         let owner: Uuid = row.try_get(0)?;
         tracing::warn!(%owner, "ending the session of an owner whose lease is over");
-        session.client.execute(sql::END_SESSIONS, &[&writer_name(owner)]).await?;
+        end_sessions(session, owner).await?;
     }
     Ok(())
 }
@@ -233,7 +245,7 @@ async fn end_expired_owner(session: &Session) -> Result<(), Fault> {
 /// Raises the epoch of a shard that this replica owns, so that nothing of its earlier sessions can be committed any more.
 /// Returns the epoch; `None` if another control plane has taken the shard.
 pub(crate) async fn reclaim(session: &Session, owner: Uuid) -> Result<Option<i64>, Fault> {
-    session.client.execute(sql::END_SESSIONS, &[&writer_name(owner)]).await?;
+    end_sessions(session, owner).await?;
     let warnings = session.warnings();
     let row = session.client.query_opt(sql::RECLAIM, &[&SHARD, &owner]).await?;
     // The standby has this commit, and with it all before, or it is not known.

@@ -14,12 +14,13 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use crate::errors::Fault;
+use crate::lease::transfer_name;
 use crate::rows::{SHARD, get};
 use crate::session::Session;
 use crate::{Options, Shared, Writer, connect, on_own_thread, sql};
 
 /// A reader or writer of an export may be slow.
-const PATIENT: &str = "SET idle_in_transaction_session_timeout = 0; SET tcp_user_timeout = 0";
+pub(crate) const PATIENT: &str = "SET idle_in_transaction_session_timeout = 0; SET tcp_user_timeout = 0";
 
 /// Exports a database, which no control plane may own meanwhile. Blocking.
 pub fn export(options: Options, to: &mut (dyn Write + Send)) -> Result<Counts, Error> {
@@ -47,7 +48,7 @@ fn own(options: Options) -> Result<(Writer, Session), Error> {
     let target = options.target.clone();
     let (owner, _) = connect(options)?;
     let opened = async {
-        let mut session = Session::open(&target, "rota-transfer").await?;
+        let mut session = Session::open(&target, &transfer_name(owner.id())).await?;
         session.client.batch_execute(PATIENT).await?;
         session.prepare(&[sql::ADVANCE, sql::SHARD, sql::STORE]).await?;
         Ok::<_, Fault>(session)

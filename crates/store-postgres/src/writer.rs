@@ -8,6 +8,7 @@ use rota_store::codec::unsigned;
 use rota_store::{Backend, Changes, Error, Load, Loaded, Snapshot, Written};
 use tokio::runtime::Runtime;
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use crate::connection::Connection;
 use crate::errors::Fault;
@@ -64,6 +65,11 @@ impl Writer {
     /// Returns the runtime in which the lease is renewed.
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
+    }
+
+    /// Returns the id of this owner.
+    pub(crate) fn id(&self) -> Uuid {
+        self.connection.replica.id
     }
 
     pub(crate) fn epoch(&self) -> i64 {

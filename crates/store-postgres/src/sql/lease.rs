@@ -52,9 +52,10 @@ pub(crate) const FORGET_REPLICAS: &str =
     "DELETE FROM replicas WHERE expires < clock_timestamp() - interval '1 hour'
     AND id NOT IN (SELECT owner FROM shards WHERE owner IS NOT NULL)";
 pub(crate) const UNREGISTER: &str = "DELETE FROM replicas WHERE id = $1";
-/// Sessions of an owner that may still hold locks: a process that was frozen in the middle of a commit, or one that has ended.
+/// Sessions of an owner that may still hold locks: a process that was frozen in the middle of a commit or an import, or one that has
+/// ended.
 pub(crate) const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE application_name = $1 AND pid <> pg_backend_pid() AND usename = current_user";
+    WHERE application_name = ANY ($1) AND pid <> pg_backend_pid() AND usename = current_user";
 /// Owners whose lease is over.
 pub(crate) const EXPIRED_OWNER: &str =
     "SELECT owner FROM shards WHERE id = $1 AND owner IS NOT NULL AND NOT EXISTS

@@ -10,9 +10,11 @@ use uuid::Uuid;
 
 use crate::clock::since_boot;
 use crate::connection::open;
-use crate::lease::{Replica, acquire, keep, register, sync};
+use crate::lease::{Replica, acquire, keep, register, sync, transfer_name};
 use crate::ownership::{Ownership, RIVAL_MEMORY};
+use crate::session::Session;
 use crate::sql;
+use crate::transfer::PATIENT;
 use crate::{OnWait, Options, Target, open_connections};
 
 /// Longest wait for a state.
@@ -122,6 +124,18 @@ async fn replaced_owner_is_no_rival() {
     }
 }
 
+/// Waits until a replica has taken the shard over from an owner whose lease is over, and one of whose sessions holds its lock.
+async fn take_over_from(url: &str, target: &Target, holding: &Session) {
+    holding.client.batch_execute("BEGIN; SELECT 1 FROM shards FOR UPDATE").await.unwrap();
+    set_lease(url, "-1 second");
+    let next = replica("next");
+    let other = open(target, next.id).await.unwrap();
+    let (on_wait, mut seen) = (on_wait(), 0);
+    let taken = acquire(&other, &next, None, &on_wait, None, &mut seen);
+    tokio::time::timeout(LIMIT, taken).await.expect("it takes over").unwrap();
+    assert!(holding.client.batch_execute("COMMIT").await.is_err());
+}
+
 /// The server waits for the rest of a commit, whose lock it keeps meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_of_a_frozen_owner_are_ended() {
@@ -130,13 +144,17 @@ async fn sessions_of_a_frozen_owner_are_ended() {
     let session = open(&target, frozen.id).await.unwrap();
     acquire(&session, &frozen, None, &on_wait(), None, &mut 0).await.unwrap();
     session.client.batch_execute("SET idle_in_transaction_session_timeout = 0").await.unwrap();
-    session.client.batch_execute("BEGIN; SELECT 1 FROM shards FOR UPDATE").await.unwrap();
-    set_lease(&url, "-1 second");
+    take_over_from(&url, &target, &session).await;
+}
 
-    let next = replica("next");
-    let other = open(&target, next.id).await.unwrap();
-    let (on_wait, mut seen) = (on_wait(), 0);
-    let taken = acquire(&other, &next, None, &on_wait, None, &mut seen);
-    tokio::time::timeout(LIMIT, taken).await.expect("it takes over").unwrap();
-    assert!(session.client.batch_execute("COMMIT").await.is_err());
+/// The machine of an import has vanished: the server notices that after hours, since an import may be slow.
+#[tokio::test(flavor = "multi_thread")]
+async fn session_of_a_vanished_import_is_ended() {
+    let (url, target) = database();
+    let vanished = replica("vanished");
+    let session = open(&target, vanished.id).await.unwrap();
+    acquire(&session, &vanished, None, &on_wait(), None, &mut 0).await.unwrap();
+    let import = Session::open(&target, &transfer_name(vanished.id)).await.unwrap();
+    import.client.batch_execute(PATIENT).await.unwrap();
+    take_over_from(&url, &target, &import).await;
 }
