@@ -2,6 +2,7 @@
 //! frozen, stopped, full and cut off, and clocks are wrong. A run fails if a rule was violated, or if a kind of fault never took effect.
 
 mod database;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +14,6 @@ use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
-use rota_proto::v1;
 use rota_telemetry::clock;
 use rota_testkit::postgres::{PostgresServer, Stop};
 use rota_testkit::{Proxy, history, tasks};
@@ -27,6 +27,8 @@ use crate::replicas::Replicas;
 use crate::{Fixture, Graces, faked_clock, workload};
 
 const REPLICAS: usize = 3;
+/// Workers come back within these graces, over a takeover or a replica that is started again: what they have is lost with a worker alone.
+const GRACES: Graces = Graces { reconnect: "20s", recovery: "30s", ..Graces::CHAOS };
 /// Size of the volume of the database, in bytes.
 const VOLUME: &str = "192m";
 /// Hours by which the clocks of the replicas are wrong from the beginning.
@@ -96,6 +98,12 @@ impl Fault {
             Self::DatabaseFull => "volume of the database full",
         }
     }
+
+    /// Whether attempts may be lost, and repeated: those of a worker whose process has ended. Whatever happens to replicas and to the
+    /// database passes within the graces, in which workers keep theirs.
+    fn costs_attempts(self) -> bool {
+        matches!(self, Self::WorkerKilled)
+    }
 }
 
 struct World {
@@ -116,7 +124,7 @@ impl World {
         let server = PostgresServer::on_small_volume(VOLUME)?;
         let library = faked_clock::library()?;
         let mut fixture = Fixture::bare();
-        fixture.graces = Graces::CHAOS;
+        fixture.graces = GRACES;
         let mut replicas = Replicas::prepare(fixture, server.database()?, REPLICAS)?;
         let database = replicas.url.rsplit('/').next().unwrap_or_default().to_owned();
         let entrance = entrance(server.socket().join(".s.PGSQL.5432")).await?;
@@ -261,29 +269,6 @@ impl World {
         Ok(usize::from(owned))
     }
 
-    /// Kills the worker of a task that runs, and one that runs scripts. Returns how many attempts of the task that has cost.
-    async fn worker_killed(&mut self, random: &mut StdRng) -> Result<usize> {
-        let client = self.replicas.fixture.client()?;
-        let gate = self.replicas.fixture.dir().join("gate").display().to_string();
-        let waits = workload::shell("until [ -e \"$GATE\" ]; do sleep 0.05; done", &[("GATE", &gate)]);
-        let name = tasks::create(&client, waits).await?.name;
-        let running = tasks::until_state(&client, &name, v1::TaskState::Running).await?;
-        let worker = running.status.unwrap_or_default().worker;
-        let busy = WORKERS.iter().position(|(name, _)| *name == worker).context("an unknown worker")?;
-        let scripted = random.random_range(0..WORKERS.len() / 2);
-        for index in [busy, scripted] {
-            let (name, agent) = WORKERS[index];
-            self.workers.remove(index).kill().await;
-            let again = self.replicas.fixture.worker(agent, name, 4).await?;
-            self.workers.insert(index, again);
-        }
-        fs::write(&gate, "")?;
-        let status = tasks::ended(&client, &name).await?.status.unwrap_or_default();
-        fs::remove_file(&gate)?;
-        ensure!(status.state() == v1::TaskState::Succeeded, "{status:?}");
-        Ok(usize::try_from(status.attempt)?.saturating_sub(1))
-    }
-
     /// Returns until when a replica is registered in the database.
     fn registration(&self, index: usize) -> Result<String> {
         let sql = format!("SELECT max(expires) FROM rota.replicas WHERE name = 'replica-{index}'");
@@ -351,6 +336,7 @@ async fn run(seed: u64) -> Result<Counts> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::start().await?;
     let client = world.replicas.fixture.client()?;
+    let mut lost = world.losses(&client).await?;
     let mut load = Load::new(seed, world.replicas.fixture.mark(), None);
     let mut faults: Vec<Fault> = Fault::ALL.into();
     faults.extend((0..3).map(|_| Fault::ALL[random.random_range(0..Fault::ALL.len())]));
@@ -362,6 +348,12 @@ async fn run(seed: u64) -> Result<Counts> {
             load.create(&client, if tries == 0 { chunk } else { chunk / 2 }).await.context("creation")?;
             let effect = world.inflict(fault, &mut random).await.with_context(|| fault.name())?;
             eprintln!("seed {seed}: {}: {effect}", fault.name());
+            let before = std::mem::replace(&mut lost, world.losses(&client).await?);
+            ensure!(
+                lost <= before || fault.costs_attempts(),
+                "{}: {before} attempts lost, then {lost}",
+                fault.name()
+            );
             *counts.entry(fault.name()).or_default() += effect;
             if effect > 0 {
                 break;
@@ -371,6 +363,8 @@ async fn run(seed: u64) -> Result<Counts> {
     for name in &load.names {
         tasks::ended(&client, name).await?;
     }
+    let late = world.losses(&client).await? - lost;
+    ensure!(late <= 0, "{late} attempts lost after the last fault");
     let history = history::check(&client, true).await?;
     history.check()?;
     ensure!(history.states.values().sum::<usize>() >= TASKS, "{history:?}");
