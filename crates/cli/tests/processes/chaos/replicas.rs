@@ -1,6 +1,7 @@
 //! Three replicas on one PostgreSQL, with hundreds of tasks, while owners, standbys, workers and the database are killed,
 //! frozen, stopped, full and cut off, and clocks are wrong. A run fails if a rule was violated, or if a kind of fault never took effect.
 
+mod callers;
 mod database;
 mod workers;
 
@@ -19,6 +20,7 @@ use rota_testkit::postgres::{PostgresServer, Stop};
 use rota_testkit::{Proxy, history, tasks};
 use tokio::time::{Instant, sleep};
 
+use self::callers::Callers;
 use self::database::entrance;
 use super::load::{Load, SCRIPTED};
 use super::{Counts, MAX_TRIES, TASKS, seeds};
@@ -336,6 +338,7 @@ async fn run(seed: u64) -> Result<Counts> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut world = World::start().await?;
     let client = world.replicas.fixture.client()?;
+    let callers = Callers::start(&client).await?;
     let mut lost = world.losses(&client).await?;
     let mut load = Load::new(seed, world.replicas.fixture.mark(), None);
     let mut faults: Vec<Fault> = Fault::ALL.into();
@@ -363,6 +366,7 @@ async fn run(seed: u64) -> Result<Counts> {
     for name in &load.names {
         tasks::ended(&client, name).await?;
     }
+    callers.end(&client).await?;
     let late = world.losses(&client).await? - lost;
     ensure!(late <= 0, "{late} attempts lost after the last fault");
     let history = history::check(&client, true).await?;
