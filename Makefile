@@ -116,7 +116,7 @@ bench-release: ## Measure this machine as released, with LTO: the values in docs
 instructions: ## Count the instructions per task with Callgrind, and compare them with the committed counts
 	@scripts/instructions
 
-bench-peers: ## Measure comparable systems, and Rota if ROTA_BIN names a release build; long (one of them: make bench-peers PEER=river BENCH="--rounds 3")
+bench-peers: ## Measure comparable systems, and Rota if ROTA_BIN names a release build; long (some of them in turn: make bench-peers PEER="awa rota-postgres" BENCH="--rounds 3")
 	@bench/peers/run $(or $(PEER),all) $(BENCH)
 
 charts-check: ## Check the charts: values, rights, pod security, Kubernetes 1.30 to 1.34; needs Go, builds helm with it if missing
