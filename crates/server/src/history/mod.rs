@@ -46,10 +46,12 @@ struct Tier {
     length: i64,
     /// Number of its documents, whose names repeat after it.
     slots: i64,
+    /// Number of its rows that are of a model, in addition to those of agents. Costs are shown by model for hours only.
+    models: usize,
 }
 
-static MINUTES: Tier = Tier { prefix: "minute-", length: 60, slots: 48 * 60 };
-static HOURS: Tier = Tier { prefix: "hour-", length: 3600, slots: 30 * 24 };
+static MINUTES: Tier = Tier { prefix: "minute-", length: 60, slots: 48 * 60, models: 0 };
+static HOURS: Tier = Tier { prefix: "hour-", length: 3600, slots: 30 * 24, models: 200 };
 
 impl Tier {
     fn start(&self, seconds: i64) -> i64 {
@@ -186,7 +188,7 @@ impl History {
         let rows = latest.counted.take_in(samples);
         for tier in [&MINUTES, &HOURS] {
             if let Some(period) = latest.open(tier, at) {
-                period.add(&rows);
+                period.add(&rows, tier.models);
             }
         }
         latest.at = Some(Instant::now());

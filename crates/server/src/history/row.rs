@@ -1,11 +1,11 @@
-//! What is kept of an agent, and how it is read from the samples of the metrics.
+//! What is kept of an agent and of a model that it uses, and how it is read from the samples of the metrics.
 
 use std::collections::{BTreeMap, btree_map};
 
 use prost::Message;
 use rota_telemetry::metrics::{Sample, SampleValue};
 
-use crate::metrics::{ATTEMPT_BOUNDS, LATENCY_BOUNDS};
+use crate::metrics::LATENCY_BOUNDS;
 
 /// Names of the metrics of which a history is kept.
 pub(super) const NAMES: &[&str] = &[
@@ -36,7 +36,6 @@ pub(super) const ATTEMPT_SUM: usize = 8;
 /// The first bucket of each histogram; the last one has no bound.
 pub(super) const WAIT: usize = 9;
 pub(super) const ATTEMPT: usize = WAIT + LATENCY_BOUNDS.len() + 1;
-const COUNTERS: usize = ATTEMPT + ATTEMPT_BOUNDS.len() + 1;
 
 // Positions of gauges in a row. They are stored.
 pub(super) const QUEUED: usize = 0;
@@ -46,11 +45,11 @@ pub(super) const SLOTS: usize = 3;
 pub(super) const USED_SLOTS: usize = 4;
 const GAUGES: usize = 5;
 
-/// Namespace and agent, or what the metrics have in their place.
-pub(super) type Key = (String, String);
+/// Namespace, agent and model, or what the metrics have in their place. Only metrics of cost and tokens have a model.
+pub(super) type Key = (String, String, String);
 pub(super) type Rows = BTreeMap<Key, Row>;
 
-/// What an agent did in a period.
+/// What an agent did in a period, or what it spent with a model.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Row {
     #[prost(string, tag = "1")]
@@ -64,11 +63,14 @@ pub(super) struct Row {
     pub(super) gauges: Vec<u64>,
     #[prost(uint64, tag = "5")]
     pub(super) max_queued: u64,
+    /// Empty for what has no model, or an unknown one, as in rows that are stored without.
+    #[prost(string, tag = "6")]
+    pub(super) model: String,
 }
 
 impl Row {
-    pub(super) fn of((namespace, agent): Key) -> Self {
-        Self { namespace, agent, ..Self::default() }
+    pub(super) fn of((namespace, agent, model): Key) -> Self {
+        Self { namespace, agent, model, ..Self::default() }
     }
 
     pub(super) fn counter(&self, at: usize) -> u64 {
@@ -95,9 +97,16 @@ impl Row {
         self.max_queued = self.max_queued.max(other.max_queued);
     }
 
+    /// Returns a counter to be increased. Rows of models have the first ones only, and stay short.
+    fn counter_mut(&mut self, at: usize) -> &mut u64 {
+        if self.counters.len() <= at {
+            self.counters.resize(at + 1, 0);
+        }
+        &mut self.counters[at]
+    }
+
     fn count(&mut self, at: usize, count: f64) {
-        self.counters.resize(COUNTERS, 0);
-        self.counters[at] += whole(count);
+        *self.counter_mut(at) += whole(count);
     }
 
     fn measure(&mut self, at: usize, value: f64) {
@@ -108,7 +117,7 @@ impl Row {
     fn observe(&mut self, (sum_at, first): (usize, usize), sum: f64, counts: &[u64]) {
         self.count(sum_at, sum * 1e6);
         for (at, count) in (first..).zip(counts) {
-            self.counters[at] += count;
+            *self.counter_mut(at) += count;
         }
     }
 
@@ -177,7 +186,8 @@ impl Counted {
     pub(super) fn take_in(&mut self, samples: Vec<Sample>) -> Rows {
         let mut rows = Rows::new();
         for sample in &samples {
-            let key = (sample.label("namespace").to_owned(), sample.label("agent").to_owned());
+            let label = |name| sample.label(name).to_owned();
+            let key = (label("namespace"), label("agent"), label("model"));
             rows.entry(key.clone()).or_insert_with(|| Row::of(key)).take(sample);
         }
         for (key, row) in &mut rows {
@@ -218,12 +228,31 @@ mod tests {
     #[test]
     fn counters_become_differences_and_gauges_stay() {
         let mut counted = Counted::default();
-        let key = ("n".to_owned(), "a".to_owned());
+        let key = ("n".to_owned(), "a".to_owned(), String::new());
         for (created, expected) in [(3.0, 3), (3.0, 0), (10.0, 7)] {
             let rows = counted.take_in(reading(created, 2.0));
             let row = &rows[&key];
             assert_eq!(row.counter(CREATED), expected);
             assert_eq!((row.gauge(WORKERS), row.gauge(UNAVAILABLE)), (3, 1));
+        }
+    }
+
+    #[test]
+    fn costs_and_tokens_have_a_row_per_model() {
+        let mut counted = Counted::default();
+        let key = |model: &str| ("n".to_owned(), "a".to_owned(), model.to_owned());
+        for (large, expected) in [(1.5, 1_500_000), (2.0, 500_000)] {
+            let rows = counted.take_in(vec![
+                sample("rota_tasks_created_total", &[], 2.0 * large),
+                sample("rota_cost_usd_total", &[("model", "large")], large),
+                sample("rota_cost_usd_total", &[("model", "small")], large / 2.0),
+                sample("rota_tokens_total", &[("model", "small"), ("type", "input")], 10.0 * large),
+            ]);
+            assert_eq!(rows.keys().collect::<Vec<_>>(), [&key(""), &key("large"), &key("small")]);
+            assert_eq!(rows[&key("")].counter(COST), 0);
+            assert_eq!(rows[&key("large")].counter(COST), expected);
+            assert_eq!(rows[&key("small")].counter(COST), expected / 2);
+            assert_eq!(rows[&key("small")].counter(INPUT), expected / 100_000);
         }
     }
 

@@ -15,7 +15,7 @@ const MAX_MODELS: usize = 50;
 /// Length of a model's name in characters.
 const MAX_MODEL_LENGTH: usize = 64;
 /// Label of everything beyond a limit. No valid name starts with an underscore.
-const OTHER: &str = "_other";
+pub(crate) const OTHER: &str = "_other";
 /// Label of a missing name.
 const NONE: &str = "_none";
 
