@@ -182,6 +182,8 @@ calls! {
     once admin.list_alerts(ListAlertsRequest) -> v1::ListAlertsResponse;
     /// Returns metrics of the past 30 days.
     repeat admin.get_metrics_history(GetMetricsHistoryRequest) -> v1::MetricsHistory;
+    /// Returns what was spent in the past 30 days, by day, agent and model.
+    repeat admin.get_spending(GetSpendingRequest) -> v1::Spending;
     /// Issues a token for workers outside of a cluster. Not retried: a second try would issue another one, and the first would stay.
     once admin.issue_worker_token(IssueWorkerTokenRequest) -> v1::IssueWorkerTokenResponse;
     /// Returns one page of the records of worker tokens. [`Client::all_worker_tokens`] reads all pages.

@@ -38,6 +38,7 @@ const OF_THE_SERVER: &[&str] = &[
     "GetLogFilter",
     "ListAlerts",
     "GetMetricsHistory",
+    "GetSpending",
     "CreateBrowserSession",
     "GetCurrentBrowserSession",
     "GetWebPush",

@@ -313,6 +313,13 @@ impl AdminService for Admin {
         self.history.get(&request.into_inner()).await.map(Response::new)
     }
 
+    async fn get_spending(
+        &self,
+        request: Request<v1::GetSpendingRequest>,
+    ) -> Result<Response<v1::Spending>, Status> {
+        self.history.spending(&request.into_inner()).await.map(Response::new)
+    }
+
     async fn prune(&self, request: Request<v1::PruneRequest>) -> Result<Response<v1::PruneResponse>, Status> {
         self.storage.prune(request.into_inner()).await.map(Response::new)
     }

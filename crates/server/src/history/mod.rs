@@ -4,7 +4,9 @@
 
 mod period;
 mod points;
+mod query;
 mod row;
+mod spending;
 mod unwritten;
 
 use std::sync::Arc;
@@ -20,8 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use self::period::Period;
-use self::points::{Points, Query};
+use self::points::Points;
+use self::query::{Query, Span};
 use self::row::Counted;
+use self::spending::{Spending, USUAL_LENGTH};
 use crate::metrics::Scraper;
 use crate::schedules::WallClock;
 use crate::store_client::StoreClient;
@@ -209,32 +213,61 @@ impl History {
         request: &v1::GetMetricsHistoryRequest,
     ) -> Result<v1::MetricsHistory, Status> {
         let now = seconds(self.clock.now());
-        let query = Query::from_wire(request, now)?;
-        let newest = {
-            let mut latest = self.latest.lock().await;
-            if latest.at.is_none_or(|at| at.elapsed() >= READING_TTL) {
-                self.read(&mut latest).await.map_err(status::store)?;
-            }
-            latest.periods.clone()
-        };
-        let tier = query.tier(now);
-        let mut points = Points::new(&query, tier, now);
-        for range in points.slots() {
-            self.stored_points(&mut points, tier, range).await.map_err(status::store)?;
-        }
-        // They are newer than what the store has of them.
-        for (_, period) in newest.iter().filter(|(of, _)| *of == tier) {
-            points.add(period);
-        }
+        let times = (request.start_time.as_ref(), request.end_time.as_ref());
+        let query = Query::new((&request.parent, &request.agent), times, HOURS.length, now)?;
+        let span = Span::new(query.tier(now), (query.start, query.end), now);
+        let mut points = Points::new(&query, span.tier);
+        self.periods(&span, |period| points.add(&period)).await.map_err(status::store)?;
         Ok(points.into_wire())
     }
 
-    /// Adds the periods of the store in a range of slots, a page at a time.
-    async fn stored_points(
+    /// Returns what was spent in a time, up to now.
+    pub(crate) async fn spending(&self, request: &v1::GetSpendingRequest) -> Result<v1::Spending, Status> {
+        let now = seconds(self.clock.now());
+        let times = (request.start_time.as_ref(), request.end_time.as_ref());
+        let query = Query::new((&request.parent, &request.agent), times, USUAL_LENGTH, now)?;
+        // The hour that begins with the end is none of them.
+        let span = Span::new(&HOURS, (query.start, query.end - 1), now);
+        let mut spending = Spending::default();
+        self.periods(&span, |period| spending.add(&query, &period)).await.map_err(status::store)?;
+        Ok(spending.into_wire())
+    }
+
+    /// Passes on each period of a span: as it is in memory, which is newer than what the store has of it, or of the store.
+    async fn periods(
         &self,
-        points: &mut Points<'_>,
+        span: &Span,
+        mut add: impl FnMut(Period) + Send,
+    ) -> Result<(), rota_store::Error> {
+        let mut newest = {
+            let mut latest = self.latest.lock().await;
+            if latest.at.is_none_or(|at| at.elapsed() >= READING_TTL) {
+                self.read(&mut latest).await?;
+            }
+            latest.periods.clone()
+        };
+        newest.retain(|(tier, period)| *tier == span.tier && span.contains(period.start));
+        let known: Vec<_> = newest.iter().map(|(_, period)| period.start).collect();
+        for (_, period) in newest {
+            add(period);
+        }
+        for range in span.slots() {
+            let stored = |period: Period| {
+                if span.contains(period.start) && !known.contains(&period.start) {
+                    add(period);
+                }
+            };
+            self.stored_periods(span.tier, range, stored).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes on the periods of the store in a range of slots, a page at a time.
+    async fn stored_periods(
+        &self,
         tier: &Tier,
         (first, last): (i64, i64),
+        mut add: impl FnMut(Period) + Send,
     ) -> Result<(), rota_store::Error> {
         let namespace = Namespace::default();
         let before = if first == 0 { tier.prefix.to_owned() } else { tier.name(first - 1) };
@@ -255,7 +288,7 @@ impl History {
                     break;
                 }
                 if let Some(period) = Period::decode(document) {
-                    points.add(&period);
+                    add(period);
                 }
             }
             match found.documents.last() {

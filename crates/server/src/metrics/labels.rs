@@ -17,7 +17,7 @@ const MAX_MODEL_LENGTH: usize = 64;
 /// Label of everything beyond a limit. No valid name starts with an underscore.
 pub(crate) const OTHER: &str = "_other";
 /// Label of a missing name.
-const NONE: &str = "_none";
+pub(crate) const NONE: &str = "_none";
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 pub(crate) struct Agent {

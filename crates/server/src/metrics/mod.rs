@@ -22,11 +22,11 @@ pub use rota_telemetry::metrics::Descriptor;
 use rota_telemetry::metrics::Registry;
 
 pub(crate) use self::commits::outcome;
-pub(crate) use self::labels::{OTHER, Refusal};
 use self::labels::{
     Agent, Backend, Bounds, Budget, Class, InState, Model, Notified, Of, Opened, Outcome, Receiver, Recovery,
     Run, State, Token, Version,
 };
+pub(crate) use self::labels::{NONE, OTHER, Refusal};
 pub(crate) use self::scrape::Scraper;
 use crate::lineage::Loss;
 

@@ -4,6 +4,8 @@ use anyhow::{Context, Result};
 use pbjson_types::Timestamp;
 use rota_proto::v1::{self, script_step::Kind as Step};
 use rota_server::WallClock;
+use rota_testkit::client::Client;
+use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, Setup, tasks};
 use tokio::sync::watch;
 
@@ -118,5 +120,105 @@ async fn time_that_ends_before_it_begins_is_refused() -> Result<()> {
     let error = history(&cluster, "", TEN, TEN).await.unwrap_err().to_string();
     assert!(error.contains("start_time"), "{error}");
     assert_eq!(history(&cluster, "", TEN, TEN + HOUR).await?.points, []);
+    Ok(())
+}
+
+/// Runs a task that costs something.
+async fn spend(
+    client: &Client,
+    worker: &mut RawWorker,
+    agent: &str,
+    model: &str,
+    micro_usd: i64,
+) -> Result<()> {
+    tasks::create(client, tasks::task(agent)).await?;
+    let assign = worker.take().await?;
+    let usage = v1::Usage {
+        cost_micro_usd: micro_usd,
+        input_tokens: 7,
+        output_tokens: 3,
+        model: model.to_owned(),
+        ..Default::default()
+    };
+    let used = v1::Event { kind: Some(v1::event::Kind::Usage(usage)), ..Default::default() };
+    worker.report(&assign, 1, vec![used]);
+    worker.succeed(&assign, 1, "done");
+    anyhow::ensure!(worker.result_ack().await?, "the result was not accepted");
+    Ok(())
+}
+
+async fn spending(client: &Client, agent: &str, (start, end): (i64, i64)) -> Result<v1::Spending> {
+    let time = |seconds| Some(Timestamp { seconds, nanos: 0 });
+    let request = v1::GetSpendingRequest {
+        parent: "namespaces/default".to_owned(),
+        agent: agent.to_owned(),
+        start_time: time(start),
+        end_time: time(end),
+    };
+    Ok(client.get_spending(request).await?)
+}
+
+/// Waits until a total was spent and a number of tasks has succeeded.
+async fn until_spent(client: &Client, time: (i64, i64), wanted: (i64, i64)) -> Result<v1::Spending> {
+    tasks::eventually("the spending", async || {
+        let total = spending(client, "", time).await?.total.unwrap_or_default();
+        Ok((total.cost_micro_usd, total.succeeded_tasks) == wanted)
+    })
+    .await?;
+    spending(client, "", time).await
+}
+
+/// Names of entries, with what was spent and how many tasks have succeeded.
+fn entries(of: &[v1::SpendingEntry]) -> Vec<(&str, i64, i64)> {
+    of.iter().map(|one| (one.name.as_str(), one.cost_micro_usd, one.succeeded_tasks)).collect()
+}
+
+#[tokio::test]
+async fn spending_by_day_agent_and_model() -> Result<()> {
+    let (clock, time) = watch::channel(at(TEN + 30));
+    let mut setup = Setup::new(Backend::Sqlite);
+    setup.timing.wall_clock = WallClock::manual(time);
+    let mut cluster = Cluster::start_with(setup).await?;
+    let client = cluster.client().clone();
+    let week = (TEN - 5 * 24 * HOUR, TEN + 2 * 24 * HOUR);
+    for agent in ["coder", "other"] {
+        tasks::agent(&client, agent, tasks::script([]), &[]).await?;
+    }
+    let mut coder = RawWorker::join(&client, raw::hello("coder", "w", 1)).await?;
+    let mut other = RawWorker::join(&client, raw::hello("other", "v", 1)).await?;
+    spend(&client, &mut coder, "coder", "large", 500).await?;
+    spend(&client, &mut other, "other", "small", 300).await?;
+    // The hour has not ended, and counts.
+    until_spent(&client, week, (800, 2)).await?;
+
+    // What was written is there after a kill, also by model.
+    clock.send_replace(at(TEN + MINUTE));
+    written(&cluster, 1).await?;
+    cluster.kill().await;
+    cluster.restart().await?;
+    let client = cluster.client().clone();
+    until_spent(&client, week, (800, 2)).await?;
+    clock.send_replace(at(TEN + 24 * HOUR + 30));
+    let mut coder = RawWorker::join(&client, raw::hello("coder", "w", 1)).await?;
+    spend(&client, &mut coder, "coder", "small", 200).await?;
+    let found = until_spent(&client, week, (1000, 3)).await?;
+    let total = found.total.context("no total")?;
+    assert_eq!((total.input_tokens, total.output_tokens, total.failed_tasks), (21, 9, 0));
+    assert_eq!(entries(&found.days), [("2026-01-02", 200, 1), ("2026-01-01", 800, 2)]);
+    let agents = [("namespaces/default/agents/coder", 700, 2), ("namespaces/default/agents/other", 300, 1)];
+    assert_eq!(entries(&found.agents), agents);
+    assert_eq!(entries(&found.models), [("large", 500, 0), ("small", 500, 0)]);
+    assert_eq!((found.other_agents, found.other_models), (None, None));
+
+    // The end is exclusive: the first day ends with its last hour.
+    let midnight = TEN + 14 * HOUR;
+    let day = spending(&client, "", (midnight - 24 * HOUR, midnight)).await?;
+    assert_eq!(entries(&day.days), [("2026-01-01", 800, 2)]);
+    let until_ten = spending(&client, "", (midnight, TEN + 24 * HOUR)).await?;
+    assert_eq!(until_ten.days, []);
+    let one = spending(&client, "other", week).await?;
+    assert_eq!(entries(&one.models), [("small", 300, 0)]);
+    let error = spending(&client, "", (TEN, TEN)).await.unwrap_err().to_string();
+    assert!(error.contains("start_time"), "{error}");
     Ok(())
 }
