@@ -68,6 +68,7 @@ pub enum Command {
     Top(top::Top),
     Report(report::Report),
     Metrics(metrics::Metrics),
+    Costs(costs::Costs),
     Doctor(doctor::Doctor),
     Events(events::Events),
     Agents(agents::Agents),

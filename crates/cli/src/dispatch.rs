@@ -100,6 +100,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<Exit> {
         Command::Top(command) => command.run(context).await,
         Command::Report(command) => command.run(context).await,
         Command::Metrics(command) => command.run(context).await,
+        Command::Costs(command) => command.run(context).await,
         Command::Agents(command) => command.run(context).await,
         Command::Permissions(command) => command.run(context).await,
         Command::Workers(command) => command.run(context).await,

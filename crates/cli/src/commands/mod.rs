@@ -20,6 +20,7 @@ pub mod completion;
 mod configuration;
 pub mod contexts;
 pub mod continuing;
+pub mod costs;
 mod created;
 pub mod dead_letters;
 pub mod delete;

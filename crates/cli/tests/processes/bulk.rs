@@ -1,6 +1,7 @@
-//! `rota bulk`, `rota metrics` and `rota admin alerts`: many tasks at a time, and what was and is.
+//! `rota bulk`, `rota metrics`, `rota costs` and `rota admin alerts`: many tasks at a time, and what was and is.
 
 use anyhow::{Context, Result};
+use rota_proto::v1::{self, script_step::Kind as Step};
 use rota_testkit::tasks;
 
 use crate::{Fixture, Graces, workload};
@@ -56,5 +57,30 @@ async fn metrics_and_alerts_are_printed() -> Result<()> {
     assert!(table.starts_with("TIME") && table.lines().count() == 2, "{table}");
     let alerts = fixture.rota(&["admin", "alerts", "-A", "-o", "json"]).await.json();
     assert_eq!(alerts["alerts"].as_array().map(Vec::len), Some(0), "{alerts}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn costs_are_printed() -> Result<()> {
+    let fixture = Fixture::start(Graces::LONG).await?;
+    let client = fixture.client()?;
+    tasks::agent(&client, "scripted", tasks::script([]), &[]).await?;
+    let _worker = fixture.worker("scripted", "one", 1).await?;
+    let usage = v1::ScriptUsage { cost_micro_usd: 1_500_000, input_tokens: 7, output_tokens: 3 };
+    let script = [Step::Usage(usage), Step::Succeed("done".into())];
+    let name = tasks::create(&client, tasks::scripted("scripted", script)).await?.name;
+    tasks::ended(&client, &name).await?;
+    tasks::eventually("the cost", async || {
+        let spending = fixture.rota(&["costs", "-o", "json"]).await.json();
+        let total = &spending["total"];
+        Ok(total["costMicroUsd"] == "1500000" && total["succeededTasks"] == "1")
+    })
+    .await?;
+    let tables = fixture.rota(&["costs", "--days", "1", "--agent", "scripted"]).await.success();
+    let firsts: Vec<_> = tables.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    // The day is not named, since it may have begun meanwhile.
+    assert_eq!(firsts.first(), Some(&"DAY"), "{tables}");
+    assert!(firsts.ends_with(&["total", "AGENT", "scripted", "MODEL", "unknown"]), "{tables}");
+    fixture.rota(&["costs", "--days", "31"]).await.failed(2, &["--days"]);
     Ok(())
 }
