@@ -107,7 +107,10 @@ const KINDS = [
   },
   {
     streams: [],
-    reads: [...Array.from({ length: 4 }, () => ["tasks?pageSize=500"]), ["budgets?pageSize=200", 5_000]],
+    reads: [
+      ["spending", 60_000],
+      ["budgets?pageSize=200", 5_000],
+    ],
   },
   {
     streams: [],

@@ -37,7 +37,7 @@ async function pages() {
     [`workflows/default/${id(name)}`]: (page) => page.getByRole("img", { name: "Graph of 2 steps" }),
     agents: (page) => page.getByRole("cell", { name: "script", exact: true }),
     schedules: (page) => page.getByText("Europe/Berlin"),
-    costs: (page) => page.getByRole("region", { name: "By model" }).or(page.getByText("$1.50 by")),
+    costs: (page) => page.getByRole("region", { name: "By model" }),
     alerts: (page) => page.getByText("Nothing is wrong."),
     metrics: (page) => page.locator("canvas"),
     "metrics?view=table": (page) => page.getByRole("region", { name: "Values" }),

@@ -293,7 +293,7 @@ test("viewers see everything, and no action", async () => {
   await shows("a viewed one", page.getByRole("cell", { name: /look/ }));
   await shows("Agents", page.getByRole("cell", { name: "one", exact: true }));
   await shows("Schedules", page.getByRole("cell", { name: /nightly/ }));
-  await shows("Costs", page.getByText("Recent tasks"));
+  await shows("Costs", page.getByRole("heading", { name: "Spending" }));
   await shows("System", page.locator("code"));
   await shows("Tasks", page.getByRole("link", { name: "to be seen" }));
   assert.equal(await page.getByRole("checkbox").count(), 0);

@@ -27,7 +27,7 @@ const PAGES = {
   workflows: [calls("workflows"), "There are no workflows in this namespace."],
   agents: [calls("agents|workers"), "There are no agents in this namespace."],
   schedules: [calls("schedules"), "There are no schedules in this namespace."],
-  costs: [calls("budgets|tasks"), "Nothing was spent, and there are no budgets."],
+  costs: [calls("budgets|spending"), "Nothing was spent, and there are no budgets."],
   alerts: [calls("alerts", "$"), "Nothing is wrong."],
   // Its charts are there also without anything that has happened.
   metrics: [calls("metricsHistory"), "by the minute"],

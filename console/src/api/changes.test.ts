@@ -41,23 +41,6 @@ test("changes that are kept are bounded, and the newest count", async () => {
   expect([found.length, found[0], found.at(-1)]).toEqual([10_000, 10, 10_009]);
 });
 
-test("all that arrives during a read can be applied in one call", async () => {
-  const changes = new Changes<number>();
-  const calls: number[][] = [];
-  const found = await changes.duringAll(
-    async () => {
-      changes.add(1);
-      changes.add(2);
-      return "read";
-    },
-    (found, all) => {
-      calls.push(all);
-      return `${found} ${all}`;
-    },
-  );
-  expect([found, calls]).toEqual(["read 1,2", [[1, 2]]]);
-});
-
 test("the longer log of a task counts", () => {
   const listed = [task("a", "9"), task("b", "2")];
   expect(withNewer(listed, task("a", "10", "CANCELLED"))).toEqual([task("a", "10", "CANCELLED"), listed[1]]);

@@ -22,17 +22,12 @@ export class Changes<T> {
   }
 
   /** Reads something, and applies to it what has changed meanwhile, in its order. */
-  during<R>(read: () => Promise<R>, apply: (found: R, change: T) => R): Promise<R> {
-    return this.duringAll(read, (found, changes) => changes.reduce(apply, found));
-  }
-
-  /** The same, with all changes in one call: for results that are costly to derive. */
-  async duringAll<R>(read: () => Promise<R>, apply: (found: R, changes: T[]) => R): Promise<R> {
+  async during<R>(read: () => Promise<R>, apply: (found: R, change: T) => R): Promise<R> {
     const from = this.#dropped + this.#kept.length;
     this.#reads += 1;
     try {
       const found = await read();
-      return apply(found, this.#kept.slice(Math.max(0, from - this.#dropped)));
+      return this.#kept.slice(Math.max(0, from - this.#dropped)).reduce(apply, found);
     } finally {
       this.#reads -= 1;
       if (this.#reads === 0) {

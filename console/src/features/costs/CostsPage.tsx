@@ -1,13 +1,13 @@
 import { useInfiniteQuery, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useSearch } from "@tanstack/react-router";
-import { useRef, useState } from "react";
+import { useState } from "react";
 import { get, put } from "../../api/client";
 import { Conflict, changeAsSeen, ifMatch, type Values } from "../../api/conflict";
-import { TASKS, useFeed } from "../../api/feed";
-import { counted, id, isIn, query, usd } from "../../api/format";
+import { useFeed } from "../../api/feed";
+import { counted, id, query, usd } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
-import type { BudgetStatus, Task } from "../../api/types";
+import type { BudgetStatus, Spending, SpendingEntry } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
 import { Acting } from "../../components/Acting";
 import { Age, Moment } from "../../components/Age";
@@ -20,11 +20,12 @@ import { optional, Table } from "../../components/Table";
 import { useAct } from "../../components/useAct";
 import { useNamespace } from "../../namespace";
 import { Forecasts } from "./Forecasts";
-import { MOST, type Newest, readNewest, type Spent, sumsOf, withTasks } from "./spending";
 
 /** Shortest time between two readings of the budgets. The feed has states and questions, not each message of a model: what a task
  * spends in between is shown with the next of them, or on a click. */
 const PAUSE = 5000;
+/** The control plane reads what was spent from its metrics once a minute, and pushes none of it. */
+const INTERVAL = 60_000;
 const DAYS = [1, 7, 30];
 const QUEUE = "WHEN_EXHAUSTED_QUEUE";
 const REFUSE = "WHEN_EXHAUSTED_REFUSE";
@@ -37,7 +38,7 @@ interface Page {
   nextPageToken?: string;
 }
 
-/** What agents and the namespace have spent, their budgets, and the costs of recent tasks. */
+/** What agents and the namespace have spent, their budgets, and the costs of the past by day, agent and model. */
 export function CostsPage() {
   const namespace = useNamespace();
   const { days = 7 } = useSearch({ from: "/costs" });
@@ -49,33 +50,15 @@ export function CostsPage() {
       get<Page>(`namespaces/${namespace}/budgets${query({ pageSize: 200, pageToken: pageParam })}`, signal),
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
-  const since = () => new Date(Date.now() - days * 86_400_000);
-  const applied = (before: Newest, tasks: Task[]) =>
-    withTasks(
-      before,
-      tasks.filter(({ name }) => isIn(namespace, name)),
-      since(),
-    );
   const spending = useQuery({
     queryKey: ["spending", namespace, days],
-    queryFn: ({ signal }) =>
-      TASKS.changes.duringAll(
-        () => readNewest(namespace, since(), (path) => get(path, signal)),
-        (found, changes) =>
-          applied(
-            found,
-            changes.flatMap(({ task }) => task ?? []),
-          ),
-      ),
-    select: sumsOf,
-    structuralSharing: false,
+    refetchInterval: INTERVAL,
+    queryFn: ({ signal }) => {
+      const startTime = new Date(Date.now() - days * 86_400_000).toISOString();
+      return get<Spending>(`namespaces/${namespace}/spending${query({ startTime })}`, signal);
+    },
   });
   const readBudgets = useCoalesced(() => void refresh(cache, ["budgets", namespace]), PAUSE);
-  const changed = useRef<Task[]>([]);
-  const apply = useCoalesced(() => {
-    const tasks = changed.current.splice(0);
-    cache.setQueryData<Newest>(["spending", namespace, days], (before) => before && applied(before, tasks));
-  });
   const reload = () => {
     readBudgets();
     void refresh(cache, ["spending", namespace]);
@@ -83,10 +66,6 @@ export function CostsPage() {
   useFeed({
     reload,
     receive: ({ task }) => {
-      if (task) {
-        changed.current.push(task);
-        apply();
-      }
       if (task?.status?.usage) {
         readBudgets();
       }
@@ -110,6 +89,8 @@ export function CostsPage() {
     });
   const all = budgets.data?.pages.flatMap((page) => page.budgets ?? []) ?? [];
   const own = all.find((one) => one.name === `namespaces/${namespace}`);
+  const total = spending.data?.total;
+  const ended = Number(total?.succeededTasks ?? 0) + Number(total?.failedTasks ?? 0);
   return (
     <>
       <Heading what="Costs and budgets" />
@@ -119,8 +100,8 @@ export function CostsPage() {
         </button>
         {spending.data && (
           <span className="quiet">
-            read <Age from={new Date(spending.dataUpdatedAt).toISOString()} /> ago; again when a task changes
-            its state
+            read <Age from={new Date(spending.dataUpdatedAt).toISOString()} /> ago; budgets again when a task
+            changes its state
           </span>
         )}
       </div>
@@ -173,7 +154,7 @@ export function CostsPage() {
           <NamespaceBudget key={namespace} namespace={namespace} now={own} take={take} reload={reload} />
         </Acting>
       )}
-      <h2>Recent tasks</h2>
+      <h2>Spending</h2>
       <nav className="choices" aria-label="Time">
         {DAYS.map((one) => (
           <Link key={one} to="/costs" search={{ days: one }} aria-current={one === days ? "page" : undefined}>
@@ -184,14 +165,15 @@ export function CostsPage() {
       {spending.data && (
         <>
           <p>
-            {usd(spending.data.micro)} by {counted(spending.data.tasks, "task")}
-            {spending.data.more && (
-              <span className="problem"> (only the newest {MOST} of this time are counted)</span>
-            )}
+            {usd(total?.costMicroUsd)} spent, {counted(ended, "task")} ended
           </p>
           <Sums by="Day of UTC" rows={spending.data.days} />
-          <Sums by="Agent" rows={spending.data.agents} />
-          <Sums by="Model" rows={spending.data.models} />
+          <Sums
+            by="Agent"
+            rows={spending.data.agents?.map((one) => ({ ...one, name: id(one.name) }))}
+            others={spending.data.otherAgents}
+          />
+          <Sums by="Model" rows={spending.data.models} others={spending.data.otherModels} />
         </>
       )}
     </>
@@ -219,23 +201,36 @@ function Used({
   );
 }
 
-function Sums({ by, rows }: { by: string; rows: Spent[] }) {
-  if (rows.length === 0) {
+/** Sums by their names, and that of all others. Tasks are not counted by model. */
+function Sums({
+  by,
+  rows = [],
+  others,
+}: {
+  by: "Day of UTC" | "Agent" | "Model";
+  rows: SpendingEntry[] | undefined;
+  others?: SpendingEntry | undefined;
+}) {
+  const all = rows.map((row) => ({ ...row, name: row.name || "unknown" }));
+  if (others) {
+    all.push({ ...others, name: "all others" });
+  }
+  if (all.length === 0) {
     return null;
   }
+  const hasTasks = by !== "Model";
   return (
     <Table
       label={`By ${by.toLowerCase()}`}
-      heads={[by, "Cost", "Tasks", "Succeeded", "Failed", optional("Tokens")]}
+      heads={[by, "Cost", hasTasks && "Succeeded", hasTasks && "Failed", optional("Tokens")]}
     >
-      {rows.map((row) => (
+      {all.map((row) => (
         <tr key={row.name}>
           <td className="name">{visibleLine(row.name)}</td>
-          <td>{usd(row.micro)}</td>
-          <td>{row.tasks}</td>
-          <td>{row.succeeded}</td>
-          <td>{row.failed}</td>
-          <td className="optional">{row.tokens}</td>
+          <td>{usd(row.costMicroUsd)}</td>
+          {hasTasks && <td>{row.succeededTasks ?? 0}</td>}
+          {hasTasks && <td>{row.failedTasks ?? 0}</td>}
+          <td className="optional">{Number(row.inputTokens ?? 0) + Number(row.outputTokens ?? 0)}</td>
         </tr>
       ))}
     </Table>
