@@ -18,6 +18,10 @@ async function pages() {
   const done = await scripted(long, [{ output: "hello\n" }, usage, { succeed: "done" }]);
   await until(done, "TASK_STATE_SUCCEEDED");
   const asking = await scripted("an asking one", [{ ask: "Which way?" }]);
+  const waiting = await scripted("a waiting one", [], { target: { agent: "missing" } });
+  const retry = { maxAttempts: 1 };
+  const failed = await scripted("a failed one", [{ fail: { message: "no luck" } }], { retry });
+  await until(failed, "TASK_STATE_FAILED");
   const steps = [
     { name: "look", approval: { prompt: "Is it good?" } },
     { name: "wait", needs: [{ step: "look" }], approval: { prompt: "And now?" } },
@@ -33,6 +37,8 @@ async function pages() {
     "tasks?view=board": (page) => page.getByRole("link", { name: "an asking one" }),
     [`tasks/default/${id(done)}`]: (page) => page.getByRole("region", { name: "Log" }),
     [`tasks/default/${id(asking)}`]: (page) => page.getByText("Which way?"),
+    [`tasks/default/${id(waiting)}`]: (page) => page.getByRole("region", { name: "Why it does not run" }),
+    [`tasks/default/${id(failed)}`]: (page) => page.getByRole("region", { name: "Failure" }),
     workflows: (page) => page.getByRole("link", { name: long }),
     [`workflows/default/${id(name)}`]: (page) => page.getByRole("img", { name: "Graph of 2 steps" }),
     agents: (page) => page.getByRole("cell", { name: "script", exact: true }),

@@ -97,6 +97,46 @@ test("a failed task is changed and run again", async () => {
   await page.context().close();
 });
 
+test("a waiting task shows why, and another cause without a reload", async () => {
+  const name = await scripted("impatient", [], { target: { agent: "later" } });
+  const page = await signedIn();
+  await page.clock.install();
+  await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
+  const why = page.getByRole("region", { name: "Why it does not run" });
+  await why.getByText("agent later does not exist yet").first().waitFor();
+  // With its agent the task is queued, which its log has. Others start its workers.
+  const spec = { runtime: { scripted: {} }, management: "MANAGEMENT_EXTERNAL" };
+  await api("POST", "namespaces/default/agents?agentId=later", { spec });
+  await why.getByText("no worker for agent later is connected").first().waitFor();
+  // What an operator reports is no entry of the log.
+  await api("POST", "namespaces/default/agents/later:report", { message: "no such image" });
+  await page.clock.fastForward(10_000);
+  await why.getByText("cannot start: no such image").first().waitFor();
+  const refusal = { status: 404, json: { code: 5, message: "nothing explains it" } };
+  await page.route(/:explain$/, (route) => route.fulfill(refusal));
+  await page.clock.fastForward(10_000);
+  await page.getByRole("alert").filter({ hasText: "nothing explains it" }).waitFor();
+  await api("POST", `${name}:cancel`, {});
+  await page.context().close();
+});
+
+test("a failed task shows class, message and hint", async () => {
+  const spec = {
+    title: "unreadable",
+    target: { agent: "shell" },
+    retry: { maxAttempts: 1 },
+    runtime: { command: { shell: "echo no object > $ROTA_OUTPUT/result.json" } },
+  };
+  const { name } = await api("POST", "namespaces/default/tasks", { spec });
+  await until(name, "TASK_STATE_FAILED");
+  const page = await signedIn();
+  await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
+  const failure = page.getByRole("region", { name: "Failure" });
+  await failure.getByText("agent: output/result.json cannot be used").waitFor();
+  await failure.getByText("write a JSON object of at most 1 MiB").waitFor();
+  await page.context().close();
+});
+
 test("another run of a workflow is shown", async () => {
   const page = await signedIn();
   const runtime = { command: { shell: "true" } };

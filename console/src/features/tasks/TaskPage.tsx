@@ -29,6 +29,8 @@ import { titleOf } from "./title";
 import { useLogStart } from "./useLogStart";
 
 const ENDED = /SUCCEEDED|FAILED|CANCELLED/;
+/** What a task waits for is in no stream: another cause, such as workers that are busy in place of none, is no entry of its log. */
+const EXPLAIN_INTERVAL = 10_000;
 
 /** One task: what it waits for or has done first, then its log, live. */
 export function TaskPage() {
@@ -100,6 +102,7 @@ function OneTask({ name }: { name: string }) {
     queryKey: ["explain", name, task?.status?.logSeq],
     queryFn: ({ signal }) => get<Explanation>(`${name}:explain`, signal),
     enabled: waits,
+    refetchInterval: EXPLAIN_INTERVAL,
   });
   const act = (call: Promise<unknown>) => attempt(call.then(() => first.refetch()));
   const retry = async (idempotencyKey: string) => {
@@ -135,6 +138,7 @@ function OneTask({ name }: { name: string }) {
       </div>
       <Problem error={problem} />
       <UnusedReplies replies={unused} onClose={forget} />
+      {waits && <Problem error={explained.error} />}
       {waits && explained.data && (
         <section className="card" aria-label="Why it does not run">
           <p>{explained.data.summary}</p>
