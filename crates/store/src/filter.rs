@@ -26,6 +26,8 @@ pub struct Filter {
     pub open_questions: bool,
     /// Only tasks that need the attention of a person.
     pub attention: bool,
+    /// Only dead letters: failed tasks that are no steps of workflows, without this label.
+    pub dead_letters: Option<&'static str>,
     /// Any of these classes of the failure that ended the task, or of its last attempt as long as it has not ended; any if empty.
     pub failures: Vec<Class>,
     /// Worker of the current or last attempt.
@@ -73,6 +75,9 @@ impl Filter {
             && self.workflow.is_none_or(|id| task.step.as_ref().is_some_and(|step| step.id == id))
             && (!self.open_questions || task.open_questions().next().is_some())
             && (!self.attention || task.needs_attention())
+            && self.dead_letters.is_none_or(|replayed| {
+                task.state == State::Failed && task.step.is_none() && !task.labels.contains_key(replayed)
+            })
             && self.keys.as_ref().is_none_or(|keys| keys.contains(&task.key))
             && self.created_after.is_none_or(|at| task.created_at >= at)
             && self.created_before.is_none_or(|at| task.created_at < at)

@@ -3,6 +3,7 @@
 use rota_core::TaskKey;
 use rota_core::rank::Priority;
 use rota_core::task::State;
+use rota_proto::labels::REPLAYED;
 use rota_proto::v1;
 use rota_store::Filter;
 use tonic::Status;
@@ -37,6 +38,9 @@ pub(super) fn of(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
     if given.needs_attention && states.is_empty() {
         states = UNENDED.to_vec();
     }
+    if given.dead_letters && states.is_empty() {
+        states = vec![State::Failed];
+    }
     let class = |(index, class): (usize, &i32)| {
         let known = v1::FailureClass::try_from(*class).ok().and_then(failure::known_class);
         known.ok_or_else(|| invalid(format!("filter.failure_classes[{index}]"), "is not a known class"))
@@ -65,6 +69,7 @@ pub(super) fn of(request: &v1::ListTasksRequest) -> Result<Filter, Status> {
             .transpose()?,
         open_questions: given.open_questions,
         attention: given.needs_attention,
+        dead_letters: given.dead_letters.then_some(REPLAYED),
         failures,
         worker: text(given.worker).map(|worker| names::worker_id("filter.worker", &worker)).transpose()?,
         min_priority: priority("filter.min_priority", given.min_priority)?,

@@ -1,10 +1,12 @@
-//! Tasks that keep failing and continue: listed for a person until that is settled.
+//! Tasks that keep failing and continue, and those that have failed for good: listed for a person until that is settled.
 
 use anyhow::{Context, Result};
 use rota_proto::v1::{self, TaskState};
 use rota_testkit::client::Client;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, tasks};
+
+const PARENT: &str = "namespaces/default";
 
 fn failure(message: &str) -> v1::Failure {
     let class = v1::FailureClass::Agent.into();
@@ -66,5 +68,34 @@ async fn failing_tasks_are_listed_until_acknowledged() -> Result<()> {
         assert_eq!(noted.count(), 1);
         tasks::cancel(&client, &name).await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_until_replayed() -> Result<()> {
+    let cluster = Cluster::start(Backend::Memory).await?;
+    let client = cluster.client();
+    tasks::agent(client, "echo", tasks::script([]), &[]).await?;
+    let mut worker = RawWorker::join(client, raw::hello("echo", "w", 1)).await?;
+    let mut task = tasks::scripted("echo", []);
+    let once = v1::RetryPolicy { max_attempts: 1, ..Default::default() };
+    task.spec.get_or_insert_default().retry = Some(once);
+    let name = tasks::create(client, task).await?.name;
+    tasks::create(client, tasks::task("missing")).await?;
+    let letters = async || {
+        let filter = Some(v1::TaskFilter { dead_letters: true, ..Default::default() });
+        let request = v1::ListTasksRequest { parent: PARENT.to_owned(), filter, ..Default::default() };
+        anyhow::Ok(client.list_tasks(request).await?.tasks)
+    };
+    assert_eq!(letters().await?, []);
+    let assign = worker.take().await?;
+    worker.fail(&assign, failure("no luck"));
+    assert!(worker.result_ack().await?);
+    let [letter] = &letters().await?[..] else { anyhow::bail!("not one task") };
+    assert_eq!(letter.name, name);
+    let mut replayed = letter.clone();
+    replayed.labels.insert("rota.dev/replayed".to_owned(), "never".to_owned());
+    tasks::update(client, replayed, &["labels"]).await?;
+    assert_eq!(letters().await?, []);
     Ok(())
 }

@@ -120,8 +120,10 @@ pub async fn list_filters_match_attempts(t: &mut Harness) {
     t.ask(attempt.id, Command::Report { attempt: attempt_of(&attempt), first: 1, items }).await.unwrap();
     let any = || Filter { limit: 10, ..Filter::default() };
     let worker = |name| WorkerName::new(name).ok();
-    let expected: [(Filter, &[TaskId]); 10] = [
+    let letters = || Filter { dead_letters: Some("replayed"), ..any() };
+    let expected: [(Filter, &[TaskId]); 11] = [
         (any(), &[second, first]),
+        (letters(), &[first]),
         (Filter { failures: vec![Class::Refusal, Class::Crash], ..any() }, &[first]),
         (Filter { failures: vec![Class::Crash], ..any() }, &[]),
         (Filter { worker: worker("one"), ..any() }, &[first]),
@@ -135,6 +137,10 @@ pub async fn list_filters_match_attempts(t: &mut Harness) {
     for (filter, wanted) in expected {
         assert_eq!(listed(t, &filter).await, wanted, "{filter:?}");
     }
+    let labels = Some(BTreeMap::from([("replayed".to_owned(), "x".to_owned())]));
+    let replay = Command::Update { priority: None, labels, desired: None, reason: String::new() };
+    t.ask(first, replay).await.unwrap();
+    assert_eq!(listed(t, &letters()).await, []);
 }
 
 pub async fn list_pages_are_complete(t: &mut Harness) {
