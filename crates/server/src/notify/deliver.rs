@@ -129,7 +129,7 @@ impl Delivery {
         if !self.is_idle() {
             self.workflows.observe(of_workflows);
         }
-        let wanted = found.iter().filter(|one| self.sink.wants(&one.namespace, one.occasion));
+        let wanted = found.iter().filter(|one| self.sink.wants(one));
         if self.queue.observe(revision, wanted.cloned()) {
             self.moved.notify_one();
         }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use rota_core::failure::Failure;
+use rota_core::failure::{Class, Failure};
 use rota_core::task::{self, Body, Event, State, Task};
 use rota_core::text::prefix;
 use rota_core::{Namespace, TaskKey, Timestamp};
@@ -120,6 +120,9 @@ pub(super) struct Data {
     pub(super) request: Option<Request>,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) failure_class: String,
+    /// Whether the work has not passed its checks, and waits for a person: that of a step is the matter of its workflow.
+    #[serde(skip)]
+    pub(super) failed_checks: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) snapshot: Option<Snapshot>,
     /// Command that answers, or shows more.
@@ -214,6 +217,9 @@ fn build(
         request,
         snapshot: failure.map(|failure| Snapshot::Task(TaskSnapshot::new(task, failure))),
         failure_class: failure.map(|failure| wire::failure::class_name(failure.class)).unwrap_or_default(),
+        failed_checks: occasion == Occasion::Failed
+            && task.step.is_none()
+            && failure.is_some_and(|failure| failure.class == Class::Checks),
         command,
         ..Data::default()
     };
@@ -238,6 +244,15 @@ impl Notification {
     /// Whether it is about a workflow.
     pub(super) fn is_of_workflow(&self) -> bool {
         matches!(self.place, Place::Workflow(_))
+    }
+
+    /// Whether it is about what the inbox of the control centre shows.
+    pub(super) fn is_of_inbox(&self) -> bool {
+        match self.occasion {
+            Occasion::Question | Occasion::Permission | Occasion::Attention | Occasion::Approval => true,
+            Occasion::Failed => self.data.failed_checks,
+            _ => false,
+        }
     }
 
     /// Returns the body of a webhook.

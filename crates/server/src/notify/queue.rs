@@ -157,7 +157,7 @@ impl Queue {
         let through = if page.more { last } else { last.max(skipped) };
         let found = page.entries.iter().flat_map(message::of_entry);
         let mut inner = self.inner.lock();
-        for one in found.filter(|one| sink.wants(&one.namespace, one.occasion)) {
+        for one in found.filter(|one| sink.wants(one)) {
             if feed_place(&one).is_none_or(|place| !inner.open.contains(&place)) {
                 inner.add(Arc::new(one));
             }

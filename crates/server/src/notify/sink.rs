@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::Client;
-use rota_core::Namespace;
 
-use super::message::{Notification, Occasion};
+use super::message::Notification;
 use super::receivers::{NotificationsError, Receiver};
 use super::send::{Unsent, client, guarded_client, send};
 use super::web_push::WebPush;
@@ -51,11 +50,11 @@ impl Sink {
         }
     }
 
-    /// Whether notifications of this kind are wanted.
-    pub(super) fn wants(&self, namespace: &Namespace, occasion: Occasion) -> bool {
+    /// Whether a notification is wanted.
+    pub(super) fn wants(&self, one: &Notification) -> bool {
         match self {
-            Self::Receiver(receiver, _) => receiver.wants(namespace, occasion),
-            Self::Browsers(push, _) => push.wants(namespace, occasion),
+            Self::Receiver(receiver, _) => receiver.wants(&one.namespace, one.occasion),
+            Self::Browsers(push, _) => push.wants(one),
         }
     }
 

@@ -14,14 +14,14 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Client, StatusCode};
-use rota_core::{Namespace, Timestamp};
+use rota_core::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use web_push_native::Auth;
 use web_push_native::p256::PublicKey;
 
 pub use self::services::WebPushOptions;
-use super::message::{Notification, Occasion};
+use super::message::Notification;
 use super::send::{Unsent, cause};
 use super::vapid::Vapid;
 use crate::clock::now;
@@ -114,12 +114,8 @@ impl WebPush {
     }
 
     /// Whether the notification is about what the inbox shows, and a browser is subscribed that may see it.
-    pub(super) fn wants(&self, namespace: &Namespace, occasion: Occasion) -> bool {
-        let waits = matches!(
-            occasion,
-            Occasion::Question | Occasion::Permission | Occasion::Attention | Occasion::Approval
-        );
-        waits && self.sessions.has_subscribed(namespace, now())
+    pub(super) fn wants(&self, one: &Notification) -> bool {
+        one.is_of_inbox() && self.sessions.has_subscribed(&one.namespace, now())
     }
 
     /// Sends a notification to each browser that is subscribed, and waits for none that fails. Fails if none has it because of its

@@ -102,7 +102,7 @@ impl WorkflowQueue {
             match next {
                 Next::Resolve(place) => {
                     let found = workflows::notification(store, place).await?;
-                    let found = found.filter(|one| sink.wants(&one.namespace, one.occasion));
+                    let found = found.filter(|one| sink.wants(one));
                     let mut inner = self.inner.lock();
                     inner.waiting.pop_front();
                     match found {

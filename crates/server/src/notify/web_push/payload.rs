@@ -33,8 +33,12 @@ pub(super) fn of(one: &Notification) -> Value {
         let what = format!("{} {}", data.step, data.round);
         ("workflows", names::workflow(namespace, &one.subject_id), what)
     } else {
-        let what = asked.map_or("attention", |request| prefix(&request.id, MAX_TEXT)).to_owned();
-        ("tasks", names::task(namespace, &one.subject_id), what)
+        let what = match (asked, one.occasion) {
+            (Some(request), _) => prefix(&request.id, MAX_TEXT),
+            (None, Occasion::Failed) => "checks",
+            (None, _) => "attention",
+        };
+        ("tasks", names::task(namespace, &one.subject_id), what.to_owned())
     };
     json!({
         "title": visible(title.map_or("", String::as_str)),

@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use rota_proto::v1::script_step::Kind as Step;
-use rota_proto::v1::{RevokeBrowserSessionRequest, TaskState};
+use rota_proto::v1::{RetryPolicy, RevokeBrowserSessionRequest, ScriptFailure, TaskState};
 use rota_server::WebPushOptions;
 use rota_telemetry::{OnExit, spawn};
 use rota_testkit::identity_provider::IdentityProvider;
@@ -185,6 +185,31 @@ async fn questions_reach_a_subscribed_browser() -> Result<()> {
         Ok(state(&browser).await?["subscribed"].is_null())
     })
     .await
+}
+
+#[tokio::test]
+async fn work_that_fails_its_checks_reaches_a_browser() -> Result<()> {
+    let service = PushService::start().await?;
+    let cluster = Cluster::start_with(service.setup(Backend::Memory)?).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    let _worker = cluster.worker("echo", "one", 1)?;
+    service.subscribe(&Browser::sign_in(&cluster, ADMIN).await?, "/push/1").await?;
+    let mut failed = Vec::new();
+    // Only the second is in the inbox.
+    for class in ["agent", "checks"] {
+        let (class, message) = (class.to_owned(), format!("failed by {class}"));
+        let failure = ScriptFailure { class, message, ..ScriptFailure::default() };
+        let mut task = tasks::scripted("echo", [Step::Fail(failure)]);
+        let once = RetryPolicy { max_attempts: 1, ..RetryPolicy::default() };
+        task.spec.get_or_insert_default().retry = Some(once);
+        let name = tasks::create(cluster.client(), task).await?.name;
+        tasks::until_state(cluster.client(), &name, TaskState::Failed).await?;
+        failed.push(name);
+    }
+    let message = service.until("/push/1", "failed by checks").await?;
+    assert_eq!(message.shown()?["tag"], format!("{} checks", failed[1]));
+    assert_eq!(service.count("/push/1"), 1);
+    Ok(())
 }
 
 #[tokio::test]
