@@ -92,6 +92,7 @@ const EVERY_PAGE = {
     ["alerts", 30_000],
     ["tasks?pageSize=100&filter.openQuestions=true"],
     ["tasks?pageSize=100&filter.needsAttention=true"],
+    ["tasks?pageSize=100&filter.deadLetters=true&filter.failureClasses=FAILURE_CLASS_CHECKS"],
     ["approvals?pageSize=200"],
   ],
 };

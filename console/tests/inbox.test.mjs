@@ -5,6 +5,7 @@ import {
   accessible,
   api,
   base,
+  editorOf,
   fits,
   hasWaiting,
   hold,
@@ -12,6 +13,7 @@ import {
   scripted,
   setUp,
   signedIn,
+  textOf,
   until,
   WAYS,
 } from "./harness.mjs";
@@ -217,6 +219,77 @@ test("tasks that keep failing are shown with the reason, until that is acknowled
   await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
   await isNothing.waitFor();
   await until(failing, "TASK_STATE_CANCELLED");
+  await page.context().close();
+});
+
+test("work that did not pass its checks waits for a person", async () => {
+  const retry = { maxAttempts: 1 };
+  const failing = (title, failure) =>
+    scripted(title, [{ remember: "begun" }, { fail: { message: "no \u202etests", ...failure } }], { retry });
+  const page = await signedIn({ viewport: { width: 360, height: 640 } });
+  const isNothing = page.getByText("Nothing waits for a person.");
+  const inbox = () => page.goto(`${base}/inbox`);
+  await inbox();
+  // Other failures are a matter of its owner.
+  await until(await failing("unlucky for good"), "TASK_STATE_FAILED");
+  await isNothing.waitFor();
+  const button = (within, name) => within.getByRole("button", { name, exact: true, disabled: false });
+  const opened = async (before) => {
+    await page.waitForURL(
+      ({ pathname }) => /\/tasks\/default\//.test(pathname) && !pathname.endsWith(before.split("/").at(-1)),
+    );
+    const id = new URL(page.url()).pathname.split("/").at(-1);
+    const { labels } = await api("GET", before);
+    assert.equal(labels["rota.dev/replayed"], id);
+    return { id, name: `namespaces/default/tasks/${id}` };
+  };
+  for (const [way, { press, type }] of Object.entries(WAYS)) {
+    const first = await failing(`unfinished by ${way}`, { class: "checks" });
+    const card = page.getByRole("article", { name: `unfinished by ${way}` });
+    await card.getByText("checks: no [U+202E]tests").waitFor();
+    await hasWaiting(page, 1);
+    await press(page, button(card, "Edit and retry"));
+    const source = editorOf(page);
+    const given = await textOf(source);
+    await source.fill(given.replace(/- fail:[\s\S]*?tests.*/, "- succeed: done at last"));
+    await page.getByText("The server accepts it.").waitFor();
+    await accessible(page, "failed checks");
+    await fits(page, "failed checks");
+    // Tab indents in the editor.
+    await source.blur();
+    await press(page, button(card, "Run the changed task"));
+    await until((await opened(first)).name, "TASK_STATE_SUCCEEDED");
+    await inbox();
+    await isNothing.waitFor();
+
+    const second = await failing(`to be continued by ${way}`, { class: "checks" });
+    const other = page.getByRole("article", { name: `to be continued by ${way}` });
+    await press(page, button(other, "Continue"));
+    const form = other.getByRole("region", { name: "Continue" });
+    await type(page, form.getByLabel("Next message"), "Add them");
+    await press(page, button(form, "Continue"));
+    const third = await opened(second);
+    // It is set up as the one before, and fails as that one did.
+    await until(third.name, "TASK_STATE_FAILED");
+    assert.equal((await api("GET", third.name)).spec.prompt, "Add them");
+    await inbox();
+    await press(page, button(page.getByRole("article", { name: third.id }), "Dismiss"));
+    await isNothing.waitFor();
+    await hasWaiting(page, 0);
+    assert.equal((await api("GET", third.name)).labels["rota.dev/replayed"], "never");
+  }
+  // One that is run again as it is waits no more, either: its copy does.
+  const last = await failing("run again", { class: "checks" });
+  await page.getByRole("link", { name: "run again" }).click();
+  for (const within of [page, page.getByRole("dialog")]) {
+    await button(within, "Retry").click();
+  }
+  const again = await opened(last);
+  await until(again.name, "TASK_STATE_FAILED");
+  await inbox();
+  await hasWaiting(page, 1);
+  await button(page.getByRole("article", { name: "run again" }), "Dismiss").click();
+  await isNothing.waitFor();
   await page.context().close();
 });
 

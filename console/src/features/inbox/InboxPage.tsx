@@ -7,6 +7,7 @@ import { UnusedReplies } from "../../components/UnusedReplies";
 import { useUnused } from "../../components/useReply";
 import { useNamespace } from "../../namespace";
 import { useAlerts } from "../alerts/useAlerts";
+import { hasFailedChecks } from "../tasks/replay";
 import { titleOf } from "../tasks/title";
 import { MOST } from "../workflows/approvals";
 import { APPROVAL, Decision } from "../workflows/Decision";
@@ -14,6 +15,7 @@ import { nameOf } from "../workflows/name";
 import { useApprovals } from "../workflows/useApprovals";
 import { Answer } from "./Answer";
 import { Attention } from "./Attention";
+import { FailedChecks } from "./FailedChecks";
 import { Notify } from "./Notify";
 import { useWaiting } from "./useWaiting";
 
@@ -82,6 +84,7 @@ function Inbox() {
             {task.spec?.target?.agent}, <Age from={task.createTime} /> old
           </p>
           {task.status?.attention && <Attention task={task} attention={task.status.attention} />}
+          {hasFailedChecks(task) && <FailedChecks task={task} />}
           {task.status?.pendingInput?.map((request) => (
             <Answer key={request.requestId} task={task.name ?? ""} request={request} onUnused={onUnused} />
           ))}

@@ -31,6 +31,20 @@ test("a task that keeps failing is a notice, next to its questions", () => {
   ]);
 });
 
+test("work that has not passed its checks is a notice, until the task is replayed", () => {
+  const failure = { class: "FAILURE_CLASS_CHECKS" as const, message: "no\u202etests" };
+  const failed = { ...task("1"), status: { state: "TASK_STATE_FAILED" as const, failure } };
+  const others = [
+    { ...failed, labels: { "rota.dev/replayed": "never" } },
+    { ...failed, step: { workflow: "w" } },
+    { ...failed, status: { ...failed.status, state: "TASK_STATE_QUEUED" as const } },
+    { ...failed, status: { ...failed.status, failure: { class: "FAILURE_CLASS_AGENT" as const } } },
+  ];
+  expect(noticesOf([failed, ...others], [])).toEqual([
+    { key: "namespaces/n/tasks/1 checks", title: "task 1", text: "no[U+202E]tests", path: "/tasks/n/1" },
+  ]);
+});
+
 test("only what is new is shown, and a lot of it together", () => {
   const all = noticesOf([task("1", "a"), task("2", "b")], []);
   expect(newNotices(new Set([all[0]?.key ?? ""]), all)).toEqual([all[1]]);

@@ -1,5 +1,6 @@
 import { visibleLine } from "../../api/plain";
 import type { Task } from "../../api/types";
+import { hasFailedChecks } from "../tasks/replay";
 import { titleOf } from "../tasks/title";
 import type { Approval } from "../workflows/approvals";
 import { nameOf } from "../workflows/name";
@@ -48,6 +49,12 @@ export function noticesOf(tasks: Task[], approvals: Approval[]): Notice[] {
         text: `It keeps failing: ${short(task.status?.attention?.lastFailure?.message)}`,
         path: pathOf(task.name),
       })),
+    ...tasks.filter(hasFailedChecks).map((task) => ({
+      key: `${task.name} checks`,
+      title: titleOf(task),
+      text: short(task.status?.failure?.message),
+      path: pathOf(task.name),
+    })),
     ...approvals.flatMap(({ workflow, steps }) =>
       steps.map((step) => ({
         key: `${workflow.name} ${step.name} ${step.round}`,

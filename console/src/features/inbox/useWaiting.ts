@@ -7,11 +7,16 @@ import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
 import { useNamespace } from "../../namespace";
+import { hasFailedChecks } from "../tasks/replay";
 
 /** Tasks of each kind that the inbox shows. */
 const MOST = 200;
-/** What the inbox asks the server for: tasks that ask something, and those that keep failing. */
-const KINDS = ["filter.openQuestions", "filter.needsAttention"];
+/** What the inbox asks the server for: tasks that ask something, those that keep failing, and work that has not passed its checks. */
+const KINDS: Record<string, string>[] = [
+  { "filter.openQuestions": "true" },
+  { "filter.needsAttention": "true" },
+  { "filter.deadLetters": "true", "filter.failureClasses": "FAILURE_CLASS_CHECKS" },
+];
 /** Pages that are read for them. A page may be empty: many tasks may wait for something else than a person. */
 const MOST_PAGES = 20;
 
@@ -32,12 +37,16 @@ async function read(namespace: string, signal: AbortSignal): Promise<Waiting> {
   return { tasks: [...tasks.values()], more: kinds.some((kind) => kind.more) };
 }
 
-async function readKind(namespace: string, kind: string, signal: AbortSignal): Promise<Waiting> {
+async function readKind(
+  namespace: string,
+  kind: Record<string, string>,
+  signal: AbortSignal,
+): Promise<Waiting> {
   const tasks: Task[] = [];
   let token = "";
   for (let page = 0; page < MOST_PAGES && tasks.length < MOST; page += 1) {
     const found = await get<{ tasks?: Task[]; nextPageToken?: string }>(
-      `namespaces/${namespace}/tasks${query({ pageSize: 100, [kind]: "true", pageToken: token })}`,
+      `namespaces/${namespace}/tasks${query({ pageSize: 100, ...kind, pageToken: token })}`,
       signal,
     );
     tasks.push(...(found.tasks ?? []));
@@ -49,8 +58,10 @@ async function readKind(namespace: string, kind: string, signal: AbortSignal): P
   return { tasks, more: token !== "" };
 }
 
-const waits = (task: Task | undefined) =>
-  (task?.status?.pendingInput ?? []).length > 0 || task?.status?.attention !== undefined;
+const waits = (task: Task) =>
+  (task.status?.pendingInput ?? []).length > 0 ||
+  task.status?.attention !== undefined ||
+  hasFailedChecks(task);
 
 /** Tasks that wait for a person. */
 export function useWaiting() {

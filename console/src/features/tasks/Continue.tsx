@@ -6,6 +6,8 @@ import type { Task } from "../../api/types";
 import { Problem } from "../../components/Problem";
 import { continuationOf } from "./continuation";
 import { type Comment, messageOf } from "./patch";
+import { isDeadLetter } from "./replay";
+import { settle } from "./settle";
 
 /** The next message of the conversation of a task that has ended, with the comments on its changes: a new task continues it. */
 export function Continue({ task, comments }: { task: Task; comments: Comment[] }) {
@@ -27,6 +29,9 @@ export function Continue({ task, comments }: { task: Task; comments: Comment[] }
       const [, namespace = ""] = task.name?.split("/") ?? [];
       const headers = { "Idempotency-Key": key.current.value };
       const made = await post<Task>(`namespaces/${namespace}/tasks`, continuationOf(task, message), headers);
+      if (isDeadLetter(task)) {
+        await settle(task, made);
+      }
       const id = made.name?.split("/")[3] ?? "";
       await navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
     } catch (error) {

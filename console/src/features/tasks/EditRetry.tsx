@@ -1,18 +1,23 @@
 import { useNavigate } from "@tanstack/react-router";
 import { useState } from "react";
-import { call, get, patch, post } from "../../api/client";
-import { changeOfLatest } from "../../api/conflict";
+import { call, post } from "../../api/client";
 import { query } from "../../api/format";
 import type { Task, TaskSpec } from "../../api/types";
 import { keepDraft, keptDraft } from "../../drafts";
 import { CheckedBar, CheckedYaml } from "../workflows/CheckedYaml";
 import { readAs, write } from "../workflows/manifest";
 import { useDraft } from "../workflows/useDraft";
-import { editable, replayedBy, replayOf } from "./replay";
+import { editable, replayOf } from "./replay";
+import { settle } from "./settle";
 
-/** The specification of a task that has failed, to be changed and run again. It begins with the draft that this tab has of it. */
-export function EditRetry({ task }: { task: Task }) {
-  const [begin, setBegin] = useState(() => keptDraft(task.name) ?? undefined);
+/**
+ * The specification of a task that has failed, to be changed and run again. It begins with the draft that this tab has of it. With
+ * `onDiscard` it is open from the start, and closed by what shows it.
+ */
+export function EditRetry({ task, onDiscard }: { task: Task; onDiscard?: () => void }) {
+  const [begin, setBegin] = useState(
+    () => keptDraft(task.name) ?? (onDiscard ? write(editable(task)) : undefined),
+  );
   const secret = task.spec?.secretNames?.[0];
   if (secret) {
     return (
@@ -34,6 +39,7 @@ export function EditRetry({ task }: { task: Task }) {
   const discard = () => {
     keep(undefined);
     setBegin(undefined);
+    onDiscard?.();
   };
   return <Specification task={task} begin={begin} keep={keep} discard={discard} />;
 }
@@ -64,17 +70,7 @@ function Specification({
       const headers = { "Idempotency-Key": key };
       const made = await post<Task>(`namespaces/${namespace}/tasks`, replayOf(task, spec), headers);
       keep(undefined);
-      // It is no dead letter any more.
-      await changeOfLatest<Task>(
-        task,
-        () => get<Task>(task.name ?? ""),
-        ({ name, labels }, headers) =>
-          patch(
-            `${name}${query({ updateMask: "labels" })}`,
-            { name, labels: replayedBy(labels, made) },
-            headers,
-          ),
-      );
+      await settle(task, made);
       const id = made.name?.split("/")[3] ?? "";
       await navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
     },

@@ -29,3 +29,13 @@ export function replayOf(before: Task, spec: TaskSpec): Task {
 export function replayedBy(before: Task["labels"], made: Task): Record<string, string> {
   return { ...before, [REPLAYED]: made.uid ?? "" };
 }
+
+/** Whether a task has failed for good and was not run again: those of `rota dead-letters list`. Steps are the matter of their workflow. */
+export function isDeadLetter({ status, step, labels }: Task): boolean {
+  return status?.state === "TASK_STATE_FAILED" && !step && labels?.[REPLAYED] === undefined;
+}
+
+/** Whether a task has done its work, and that has not passed its checks: a person decides what becomes of it. */
+export function hasFailedChecks(task: Task): boolean {
+  return isDeadLetter(task) && task.status?.failure?.class === "FAILURE_CLASS_CHECKS";
+}
