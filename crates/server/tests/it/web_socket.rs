@@ -9,7 +9,7 @@ use futures::{SinkExt, StreamExt};
 use http::StatusCode;
 use http::header::{ORIGIN, SET_COOKIE};
 use rota_proto::v1::script_step::Kind as Step;
-use rota_server::ShutdownOutcome;
+use rota_server::{SessionLimits, ShutdownOutcome};
 use rota_testkit::{Backend, Cluster, Setup, tasks};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,14 +25,17 @@ const VIEWER: &str = "look sesame";
 const OFFER: (&str, &str) = ("sec-websocket-protocol", "rota.v1, rota.token.b3BlbiBzZXNhbWU");
 const PARENT: &str = "namespaces/default";
 
-async fn cluster() -> Result<Cluster> {
-    Cluster::start_with(Setup {
+fn setup() -> Setup {
+    Setup {
         token: Some(ADMIN.to_owned()),
         viewer_token: Some(VIEWER.to_owned()),
         cors_origins: vec!["https://app.example".to_owned(), "http://app.example:3000".to_owned()],
         ..Setup::new(Backend::Memory)
-    })
-    .await
+    }
+}
+
+async fn cluster() -> Result<Cluster> {
+    Cluster::start_with(setup()).await
 }
 
 struct Socket(WebSocketStream<TcpStream>);
@@ -266,15 +269,20 @@ async fn viewers_follow_and_command_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Signs a browser in; returns its cookie and the name of its session.
+async fn sign_in(base: &str) -> Result<(String, String)> {
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let made = http.post(format!("{base}/api/v1/browserSessions")).bearer_auth(ADMIN).header(ORIGIN, base);
+    let made = made.json(&json!({})).send().await?;
+    let cookie = made.headers()[SET_COOKIE].to_str()?.split(';').next().unwrap_or_default().to_owned();
+    Ok((cookie, made.json::<Value>().await?["name"].as_str().context("a name")?.to_owned()))
+}
+
 #[tokio::test]
 async fn sessions_end_their_connections() -> Result<()> {
     let cluster = cluster().await?;
     let base = format!("http://{}", cluster.addr());
-    let http = reqwest::Client::builder().no_proxy().build()?;
-    let made = http.post(format!("{base}/api/v1/browserSessions")).bearer_auth(ADMIN).header(ORIGIN, &base);
-    let made = made.json(&json!({})).send().await?;
-    let cookie = made.headers()[SET_COOKIE].to_str()?.split(';').next().unwrap_or_default().to_owned();
-    let name = made.json::<Value>().await?["name"].as_str().context("a name")?.to_owned();
+    let (cookie, name) = sign_in(&base).await?;
     let own = [("cookie", cookie.as_str()), ("origin", base.as_str())];
     let foreign = [("cookie", cookie.as_str()), ("origin", "http://app.example:3000")];
     let refused = open(&cluster, &foreign).await?;
@@ -287,6 +295,21 @@ async fn sessions_end_their_connections() -> Result<()> {
     let revoke = rota_proto::v1::RevokeBrowserSessionRequest { name };
     cluster.client().admin().revoke_browser_session(revoke).await?;
     assert_eq!(socket.close_code().await?, 4401);
+    Ok(())
+}
+
+#[tokio::test]
+async fn expired_sessions_end_their_connections() -> Result<()> {
+    let sessions = SessionLimits { idle: Duration::from_secs(3600), lifetime: Duration::from_secs(8) };
+    let cluster = Cluster::start_with(Setup { sessions, ..setup() }).await?;
+    let base = format!("http://{}", cluster.addr());
+    let (cookie, _) = sign_in(&base).await?;
+    let own = [("cookie", cookie.as_str()), ("origin", base.as_str())];
+    let mut socket = connect(&cluster, &own).await?;
+    socket.subscribe("t", "tasks", json!({})).await?;
+    assert_eq!(socket.close_code().await?, 4401);
+    let refused = open(&cluster, &own).await?;
+    assert_eq!(refused.err().map(|(status, _)| status), Some(StatusCode::UNAUTHORIZED));
     Ok(())
 }
 
