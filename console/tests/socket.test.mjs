@@ -1,9 +1,22 @@
-// The WebSocket of the HTTP API, from pages: with a session, with a token as in the documentation, and from elsewhere.
+// The WebSocket of the HTTP API, from pages: with a session, with a token as in the documentation, and from elsewhere. From
+// elsewhere also gRPC-Web.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { join } from "node:path";
 import { test } from "node:test";
-import { adminToken, base, nothingFailed, setUp, signedIn } from "./harness.mjs";
+import {
+  adminToken,
+  base,
+  browser,
+  folder,
+  freePort,
+  nothingFailed,
+  serve,
+  setUp,
+  signedIn,
+  stop,
+} from "./harness.mjs";
 
 setUp();
 
@@ -31,13 +44,19 @@ const OPEN = `(address) => new Promise((resolve) => {
   socket.onmessage = ({ data }) => { socket.close(); resolve(JSON.parse(data).type); };
 })`;
 
+/** Serves an empty page of another origin, and returns the server with its port. */
+async function foreignPages() {
+  const server = createServer((_, response) => response.setHeader("Content-Type", "text/html").end("<p>"));
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return { server, port: server.address().port };
+}
+
 test("own pages connect with their session, others do not", options, async () => {
   const page = await signedIn();
   const address = JSON.stringify(`${base.replace("http", "ws")}/api/v1/ws`);
   assert.equal(await page.evaluate(`(${OPEN})(${address})`), "subscribed");
-  const server = createServer((_, response) => response.setHeader("Content-Type", "text/html").end("<p>"));
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const url = `http://127.0.0.1:${server.address().port}/`;
+  const { server, port } = await foreignPages();
+  const url = `http://127.0.0.1:${port}/`;
   const foreign = await page.context().newPage();
   await foreign.route(url, (route) => route.continue());
   await foreign.goto(url);
@@ -45,6 +64,54 @@ test("own pages connect with their session, others do not", options, async () =>
   assert.equal(await foreign.evaluate(`(${OPEN})(${address})`), "refused");
   server.close();
   await page.context().close();
+});
+
+/** Calls ListTasks over gRPC-Web from a page; returns the answer as text, or that the browser gives it none. */
+async function listTasks([endpoint, token]) {
+  // Field 1 of the request is its parent, of 18 bytes.
+  const message = new TextEncoder().encode("\n\u0012namespaces/default");
+  const headers = {
+    Authorization: `Bearer ${token}`,
+    "Content-Type": "application/grpc-web+proto",
+    "X-Grpc-Web": "1",
+  };
+  const body = new Uint8Array([0, 0, 0, 0, message.length, ...message]);
+  try {
+    const call = await fetch(`${endpoint}/rota.v1.TaskService/ListTasks`, { method: "POST", headers, body });
+    return new TextDecoder().decode(await call.arrayBuffer());
+  } catch {
+    return "refused";
+  }
+}
+
+test("pages of a named origin call over gRPC-Web, others do not", async () => {
+  const token = "admin-0123456789012345678901234567890";
+  const file = join(folder, "admin");
+  writeFileSync(file, `${token}\n`, { mode: 0o600 });
+  const { server, port } = await foreignPages();
+  const endpoint = `http://127.0.0.1:${await freePort()}`;
+  const place = ["--listen", new URL(endpoint).host, "--data-dir", join(folder, "called")];
+  const named = ["--token-file", file, "--cors-origin", `http://127.0.0.1:${port}`];
+  const called = await serve(["server", ...place, ...named], endpoint);
+  const created = await fetch(`${endpoint}/api/v1/namespaces/default/tasks`, {
+    method: "POST",
+    headers: { Authorization: `Bearer ${token}`, "Content-Type": "application/json" },
+    body: JSON.stringify({ spec: { target: { agent: "missing" }, prompt: "Wait" } }),
+  });
+  const { name } = await created.json();
+  const page = await browser.newPage();
+  const callFrom = async (host) => {
+    await page.goto(`http://${host}:${port}/`);
+    return page.evaluate(listTasks, [endpoint, token]);
+  };
+  const answer = await callFrom("127.0.0.1");
+  assert.ok(name && answer.includes(name), answer);
+  assert.match(answer, /grpc-status: ?0/);
+  // The same server by another name is another origin.
+  assert.equal(await callFrom("localhost"), "refused");
+  await page.close();
+  await stop(called);
+  server.close();
 });
 
 nothingFailed();
