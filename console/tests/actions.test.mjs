@@ -19,6 +19,13 @@ async function waitingTasks(owner) {
   return names;
 }
 
+/** Types over the value of a field. */
+async function retype({ type }, page, field, text) {
+  await type(page, field, "");
+  await page.keyboard.press("Control+a");
+  await page.keyboard.type(text);
+}
+
 const desired = async (name) => (await api("GET", name)).desiredState;
 const isSuspended = async (name) => (await desired(name)) === "DESIRED_STATE_SUSPENDED";
 
@@ -73,7 +80,14 @@ test("the row that the keyboard has reached is in view", async () => {
 });
 
 for (const [way, { press, type, choose }] of Object.entries(WAYS)) {
-  test(`selected tasks are suspended, resumed, cancelled and retried by ${way}`, async () => {
+  const replace = (...args) => retype({ type }, ...args);
+  /** Presses the button of an action, and the one that confirms it. */
+  const confirm = async (page, opener, name) => {
+    await press(page, button(page, opener));
+    await press(page, button(page.getByRole("dialog", { name }), name));
+  };
+
+  test(`selected tasks are suspended, resumed, ranked, cancelled and retried by ${way}`, async () => {
     const owner = `chosen-by-${way}`;
     const names = await waitingTasks(owner);
     const page = await signedIn();
@@ -96,11 +110,14 @@ for (const [way, { press, type, choose }] of Object.entries(WAYS)) {
       }
       await page.getByText("2 selected.").waitFor();
     };
-    const act = async (name) => {
+    const act = async (name, priority) => {
       await select();
       await press(page, button(page, name));
       const dialog = page.getByRole("dialog", { name });
-      await dialog.getByText(`${name} 2 tasks?`).waitFor();
+      await dialog.getByText(`${name}${priority ? " of" : ""} 2 tasks?`).waitFor();
+      if (priority) {
+        await replace(page, dialog.getByLabel("Priority, from 0 to 10"), priority);
+      }
       await press(page, button(dialog, name));
       await page.getByText("2 selected.").waitFor({ state: "detached" });
     };
@@ -108,6 +125,9 @@ for (const [way, { press, type, choose }] of Object.entries(WAYS)) {
     assert.deepEqual(await Promise.all(names.map(isSuspended)), [true, true]);
     await act("Resume");
     assert.deepEqual(await Promise.all(names.map(isSuspended)), [false, false]);
+    await act("Set priority", "8");
+    const priorities = await Promise.all(names.map(async (name) => (await api("GET", name)).priority));
+    assert.deepEqual(priorities, [8, 8]);
     await act("Cancel");
     for (const name of names) {
       await until(name, "TASK_STATE_CANCELLED");
@@ -224,6 +244,119 @@ for (const [way, { press, type, choose }] of Object.entries(WAYS)) {
       .getByText("Compensation: succeeded; resolved as done by an admin: dropped the table")
       .waitFor();
     await page.locator(".bar .state.failed").waitFor();
+    await page.context().close();
+  });
+
+  test(`a task that keeps failing is acknowledged by ${way}`, async () => {
+    const retry = { maxAttempts: 50, initialBackoff: "0.2s" };
+    const steps = [{ fail: { message: "no luck", attempts: 3 } }, { hang: true }];
+    const name = await scripted(`failing by ${way}`, steps, { retry });
+    const page = await signedIn();
+    await page.goto(`${base}/inbox`);
+    const card = page.getByRole("article", { name: `failing by ${way}` });
+    await press(page, button(card, "Acknowledge"));
+    await page.getByText("Nothing waits for a person.").waitFor();
+    await api("POST", `${name}:cancel`, {});
+    await page.context().close();
+  });
+
+  test(`an agent is scaled, let have tasks again, drained and suspended by ${way}`, async () => {
+    const own = `worked-by-${way}`;
+    const agent = { spec: { runtime: { scripted: {} }, maxReplicas: 1 } };
+    await api("POST", `namespaces/default/agents?agentId=${own}`, agent);
+    const spec = { target: { agent: own } };
+    const page = await signedIn();
+    await page.goto(`${base}/agents`);
+    const row = page.getByRole("region", { name: "Agents" }).locator("tr", { hasText: own });
+    const dialog = page.getByRole("dialog");
+    await press(page, button(page, `Scale ${own}`));
+    await replace(page, dialog.getByLabel("At least"), "1");
+    await replace(page, dialog.getByLabel("At most"), "2");
+    await press(page, button(dialog, "Scale"));
+    await row.getByRole("cell", { name: "1 to 2" }).waitFor();
+
+    const refused = [];
+    for (let count = 0; count < 6; count += 1) {
+      refused.push(await scripted("refused", [{ fail: { class: "auth", message: "a bad key" } }], spec));
+    }
+    await row.getByText("circuit breaker open").waitFor();
+    for (const name of refused) {
+      await api("POST", `${name}:cancel`, {});
+    }
+    await confirm(page, `Reset the breaker of ${own}`, "Reset the breaker");
+    await row.getByText("circuit breaker").waitFor({ state: "detached" });
+
+    const name = await scripted("the last of its worker", [{ hang: true }], spec);
+    await until(name, "TASK_STATE_RUNNING");
+    const { worker } = (await api("GET", name)).status;
+    await confirm(page, `Drain ${own}`, "Drain");
+    const workers = page.getByRole("region", { name: "Workers" });
+    await workers
+      .locator("tr", { hasText: idOf(worker) })
+      .getByRole("cell", { name: "draining", exact: true })
+      .waitFor();
+    await api("POST", `${name}:cancel`, {});
+    await confirm(page, `Suspend ${own}`, "Suspend");
+    await row.getByRole("cell", { name: "suspended" }).waitFor();
+    await page.context().close();
+  });
+
+  test(`a schedule is paused, resumed and run by ${way}`, async () => {
+    const own = `nightly-by-${way}`;
+    const runtime = { scripted: { steps: [{ succeed: "done" }] } };
+    const spec = { cron: "0 3 * * *", task: { spec: { target: { agent: "script" }, runtime } } };
+    await api("POST", `namespaces/default/schedules?scheduleId=${own}`, { spec });
+    const page = await signedIn();
+    await page.goto(`${base}/schedules`);
+    const row = page.locator("tr", { hasText: own });
+    await press(page, button(page, `Pause ${own}`));
+    await row.getByText("paused", { exact: true }).waitFor();
+    await press(page, button(page, `Resume ${own}`));
+    await row.getByText("paused", { exact: true }).waitFor({ state: "detached" });
+    await confirm(page, `Run now: ${own}`, "Run now");
+    await row.locator(".state.succeeded").waitFor();
+    await page.context().close();
+  });
+
+  test(`a workflow is typed, paused, resumed, cancelled and run again by ${way}`, async () => {
+    const page = await signedIn();
+    await page.goto(`${base}/workflows`);
+    await press(page, page.getByRole("link", { name: "New workflow" }));
+    await page.getByText("The server accepts it.").waitFor();
+    await press(page, button(page, "Run"));
+    await page.waitForURL(/workflows\/default\/[0-9a-f-]{36}/);
+    const first = idOf(new URL(page.url()).pathname);
+    const state = (name) => page.locator(`.bar .state.${name}`);
+    // Nothing else runs by then.
+    await button(page, "Approve approve").waitFor();
+    await press(page, button(page, "Pause"));
+    await state("paused").waitFor();
+    await press(page, button(page, "Resume"));
+    await state("running").waitFor();
+    await confirm(page, "Cancel", "Cancel");
+    await state("cancelled").waitFor();
+    await confirm(page, "Run again", "Run again");
+    await page.waitForURL((url) => !url.pathname.endsWith(first));
+    const next = `namespaces/default/workflows/${idOf(new URL(page.url()).pathname)}`;
+    await api("POST", `${next}:cancel`, {});
+    await until(next, "WORKFLOW_STATE_CANCELLED");
+    await page.context().close();
+  });
+
+  test(`the namespace gets a budget, which is removed, by ${way}`, async () => {
+    const page = await signedIn();
+    await page.goto(`${base}/costs`);
+    const form = page.getByRole("form", { name: "Budget of the namespace" });
+    await replace(page, form.getByLabel("Dollars a day"), "2");
+    await press(page, button(form, "Set budget"));
+    await form.getByText("Saved.").waitFor();
+    const daily = async () => {
+      const { budgets = [] } = await api("GET", "namespaces/default/budgets");
+      return budgets.find(({ name }) => name === "namespaces/default")?.budget?.dailyMicroUsd;
+    };
+    assert.equal(await daily(), "2000000");
+    await confirm(page, "Remove budget", "Remove budget");
+    await eventually(async () => (await daily()) === undefined, "the budget stays");
     await page.context().close();
   });
 }

@@ -14,7 +14,9 @@ import {
   scripted,
   setUp,
   signedIn,
+  tabTo,
   until,
+  WAYS,
 } from "./harness.mjs";
 
 setUp();
@@ -62,7 +64,10 @@ test("changes are shown first, commented by keyboard and pointer, and continued"
     [write("main.rs", `fn main() {\n    new(); // \u202e${HOSTILE}\n}\n`), write("new.txt", "one\ntwo\n")],
     { prompt: "Fix it" },
   );
-  for (const colorScheme of ["light", "dark"]) {
+  for (const [colorScheme, { press, type }] of [
+    ["light", WAYS.keyboard],
+    ["dark", WAYS.pointer],
+  ]) {
     const page = await signedIn({ colorScheme, viewport: { width: 360, height: 640 } });
     await open(page, name);
     const changes = page.getByRole("region", { name: "Changes", exact: true });
@@ -74,7 +79,8 @@ test("changes are shown first, commented by keyboard and pointer, and continued"
     assert.ok((await top(changes)) < (await top(page.getByRole("heading", { name: "Log" }))));
     // By keyboard: one line is in the order of the tab key, the arrows move on.
     const first = changes.getByRole("button", { name: "Comment on main.rs, line 1" });
-    await first.focus();
+    await first.waitFor();
+    await tabTo(page, first);
     await page.keyboard.press("ArrowDown");
     await page.keyboard.press("ArrowDown");
     await page.keyboard.press("Enter");
@@ -93,27 +99,24 @@ test("changes are shown first, commented by keyboard and pointer, and continued"
     await other.getByRole("textbox").fill("Never mind.");
     await other.getByRole("button", { name: "Keep comment" }).click();
     await page.getByRole("button", { name: "Continue with 3 comments" }).waitFor();
-    await other.getByRole("button", { name: "Remove comment" }).focus();
-    await page.keyboard.press("Enter");
+    await press(page, other.getByRole("button", { name: "Remove comment" }));
     await other.waitFor({ state: "detached" });
     await page.getByRole("button", { name: "Continue with 2 comments" }).waitFor();
     await fits(page, "changes");
     await accessible(page, `changes, ${colorScheme}`);
-    if (colorScheme === "dark") {
-      await page.getByLabel("Next message").fill("Nearly there.");
-      await page.getByRole("button", { name: "Continue with 2 comments" }).click();
-      await page.waitForURL((to) => !to.pathname.endsWith(name.split("/").at(-1)));
-      const next = `namespaces/default/tasks/${new URL(page.url()).pathname.split("/").at(-1)}`;
-      const { spec } = await api("GET", next);
-      const before = await api("GET", name);
-      assert.equal(spec.continueFrom, before.uid);
-      assert.equal(
-        spec.prompt,
-        `Nearly there.\n\nComments on what you have changed:\n\nmain.rs, added line 2:\n> new(); // [U+202E]${HOSTILE}\nWhy is it new?\n\nnew.txt, added line 2:\n> two\nThree is missing.`,
-      );
-      assert.equal(spec.workspace.git.url, url);
-      await until(next, "TASK_STATE_SUCCEEDED");
-    }
+    await type(page, page.getByLabel("Next message"), "Nearly there.");
+    await press(page, page.getByRole("button", { name: "Continue with 2 comments" }));
+    await page.waitForURL((to) => !to.pathname.endsWith(name.split("/").at(-1)));
+    const next = `namespaces/default/tasks/${new URL(page.url()).pathname.split("/").at(-1)}`;
+    const { spec } = await api("GET", next);
+    const before = await api("GET", name);
+    assert.equal(spec.continueFrom, before.uid);
+    assert.equal(
+      spec.prompt,
+      `Nearly there.\n\nComments on what you have changed:\n\nmain.rs, added line 2:\n> new(); // [U+202E]${HOSTILE}\nWhy is it new?\n\nnew.txt, added line 2:\n> two\nThree is missing.`,
+    );
+    assert.equal(spec.workspace.git.url, url);
+    await until(next, "TASK_STATE_SUCCEEDED");
     await page.context().close();
   }
 });
@@ -130,11 +133,12 @@ test("artifacts are previewed without running them, and downloaded", async () =>
   ]);
   await open(page, name);
   const artifacts = page.getByRole("region", { name: "Artifacts", exact: true });
-  const preview = async (file) => {
-    await artifacts.getByRole("button", { name: `Preview workspace/${file}` }).click();
+  const preview = async (file, { press } = WAYS.pointer) => {
+    await press(page, artifacts.getByRole("button", { name: `Preview workspace/${file}` }));
     return artifacts.getByRole("listitem").filter({ hasText: `workspace/${file}` });
   };
-  const image = (await preview("drawing.svg")).getByRole("img", { name: "workspace/drawing.svg" });
+  const drawing = await preview("drawing.svg", WAYS.keyboard);
+  const image = drawing.getByRole("img", { name: "workspace/drawing.svg" });
   await image.waitFor();
   await page.waitForFunction(() => document.querySelector(".artifacts img")?.naturalWidth === 40);
   await (await preview("page.html")).getByText(`${HOSTILE}<script>alert(4)</script>[U+202E]`).waitFor();

@@ -218,7 +218,7 @@ export async function textOf(editor) {
 const MOST_TABS = 300;
 
 /** Moves the focus to a control by the Tab key alone. */
-async function tabTo(page, control) {
+export async function tabTo(page, control) {
   for (let count = 0; count < MOST_TABS; count += 1) {
     if (await control.evaluate((element) => element === document.activeElement)) {
       return;
