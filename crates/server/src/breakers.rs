@@ -153,7 +153,7 @@ impl Breakers {
     }
 
     /// Returns the time of the store.
-    pub(crate) fn now(&self) -> Timestamp {
+    fn now(&self) -> Timestamp {
         (self.clock)()
     }
 

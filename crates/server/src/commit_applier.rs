@@ -116,7 +116,7 @@ impl CommitApplier {
             self.alerts.begun();
         }
         // Last: a watcher that reads after it was notified must find what the commit changed.
-        self.watchers.publish(&commit);
+        self.watchers.publish(&commit, self.store.now());
         self.notifier.observe(&commit);
         self.successes.observe(&commit);
         self.ready_steps.observe(&commit);

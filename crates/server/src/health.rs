@@ -20,7 +20,7 @@ use crate::artifacts::Artifacts;
 use crate::breakers;
 use crate::clock::now;
 use crate::demand::Demand;
-use crate::lineage::Lineage;
+use crate::lineage::Loss;
 use crate::lost_history::LostHistory;
 use crate::notify::Notifier;
 use crate::schedules;
@@ -123,7 +123,7 @@ impl Health {
         notifier: Arc<Notifier>,
         artifacts: Artifacts,
         schedules: Arc<schedules::Registry>,
-        lineage: Lineage,
+        loss: Option<Loss>,
         stop: CancellationToken,
     ) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl Health {
             notifier,
             artifacts,
             schedules,
-            lost_history: Arc::new(LostHistory::new(lineage)),
+            lost_history: Arc::new(LostHistory::new(loss)),
             stop,
             last_commit: AtomicI64::new(0),
             last_check: Mutex::default(),
@@ -234,11 +234,11 @@ impl Health {
             });
         }
         causes.extend(self.store.overload().causes());
-        causes.extend(self.lost_history.cause());
+        causes.extend(self.lost_history.cause(self.store.now()));
         causes.extend(self.artifacts.causes(now()));
         causes.extend(self.background_tasks().into_iter().filter_map(|task| self.background_task(task)));
         // A half-open breaker is not listed: it may wait for a probe task for as long as there is none.
-        let (breakers, now) = (self.demand.breakers.all().into_iter(), self.demand.breakers.now());
+        let (breakers, now) = (self.demand.breakers.all().into_iter(), self.store.now());
         let open = breakers.filter(|(_, breaker)| matches!(breaker.state(), Breaker::Open { .. }));
         causes.extend(open.map(|((namespace, agent), breaker)| Cause {
             state: State::Degraded,
@@ -347,4 +347,41 @@ pub(crate) fn limit<T>(causes: &mut Vec<T>, code: impl Fn(&T) -> &'static str) {
 /// Returns the worst state of any cause.
 pub(crate) fn worst(causes: &[Cause]) -> State {
     causes.iter().map(|cause| cause.state).max().unwrap_or(State::Healthy)
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::counter::Counter;
+    use rota_store::engine::Engine;
+    use rota_store::memory::InMemoryStore;
+    use rota_store::single_writer::{Clock, SingleWriterStore};
+
+    use super::*;
+    use crate::demand::tests::demand;
+
+    #[tokio::test]
+    async fn lost_history_ages_by_the_clock_of_the_store() {
+        // Decades behind the machine's.
+        let noticed = Timestamp(1_000_000);
+        let clock: Clock = Arc::new(move || noticed);
+        let memory = InMemoryStore::default();
+        let engine = Engine::new(memory.clone(), 0).unwrap();
+        let store = SingleWriterStore::start(engine, memory, Arc::clone(&clock)).unwrap();
+        let store = StoreClient::new(Arc::new(store), clock, Counter::default());
+        let folder = tempfile::tempdir().unwrap();
+        let parts = rota_artifacts::Parts::in_folder(folder.path()).unwrap();
+        let artifacts = Artifacts::new(parts, store.clone(), 0);
+        let health = Health::new(
+            store,
+            BackgroundTasks::default(),
+            demand(),
+            Arc::default(),
+            artifacts,
+            Arc::default(),
+            Some(Loss { kept: 4, lost: 9, noticed }),
+            CancellationToken::new(),
+        );
+        let (_, causes) = health.diagnose().await;
+        assert!(causes.iter().any(|cause| cause.code == "history_lost"), "{causes:?}");
+    }
 }

@@ -310,7 +310,7 @@ mod tests {
         let engine = Engine::new(memory.clone(), 0).unwrap();
         let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
         let kinds = Kinds {
-            store: StoreClient::new(Arc::new(store), Counter::default()),
+            store: StoreClient::new(Arc::new(store), Arc::new(now), Counter::default()),
             agents: Arc::default(),
             scheduler: Arc::new(Scheduler::new(Counter::default())),
             changes: Arc::default(),

@@ -1,12 +1,11 @@
 //! Identity of the store, and the runs of control planes on it: decides for callers that resume from a position whether this
-//! store contains it. Has the clock by which positions age. Knows no other records.
+//! store contains it. Knows no other records, and no clock.
 
 use std::sync::Arc;
 
 use prost::Message;
 use rota_core::{Namespace, Timestamp};
 use rota_proto::{num, v1};
-use rota_store::single_writer::Clock;
 use rota_store::{Command, DocumentKey, DocumentKind, Expected, Opening, PutDocument, Reply};
 use uuid::Uuid;
 
@@ -18,13 +17,11 @@ const MAX_RUNS: usize = 512;
 
 /// Store and run that a position comes from. A store that was restored from a backup, or that a standby continues which
 /// lacks commits, has the identity of the original, and another history after that.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Lineage {
     store: Uuid,
     /// The last one is this run.
     runs: Arc<[Run]>,
-    /// Clock of the store, by which its records age.
-    clock: Clock,
 }
 
 /// Payload of the document with the runs.
@@ -66,7 +63,7 @@ pub(crate) struct Origin {
 }
 
 /// Begins a run: the store names it before anything of it is sent. Returns the runs so far.
-async fn begin(store: &StoreClient, now: Timestamp) -> Result<Vec<Run>, Error> {
+async fn begin(store: &StoreClient) -> Result<Vec<Run>, Error> {
     let key = DocumentKey {
         kind: DocumentKind::Runs,
         namespace: Namespace::default(),
@@ -91,7 +88,7 @@ async fn begin(store: &StoreClient, now: Timestamp) -> Result<Vec<Run>, Error> {
             "history_lost: the store has lost commits that were acknowledged"
         );
     }
-    runs.push(Run { id: Uuid::new_v4().as_fields().0, began, began_at: now.0, lost });
+    runs.push(Run { id: Uuid::new_v4().as_fields().0, began, began_at: store.now().0, lost });
     runs.drain(..runs.len().saturating_sub(MAX_RUNS));
     let expected = document.map_or(Expected::Absent, |document| document.expected());
     let stored = Runs { runs };
@@ -105,19 +102,8 @@ async fn begin(store: &StoreClient, now: Timestamp) -> Result<Vec<Run>, Error> {
 
 impl Lineage {
     /// Begins a run on a store.
-    pub(crate) async fn begin(store: &StoreClient, clock: Clock) -> Result<Self, Error> {
-        Ok(Self { store: Uuid::nil(), runs: begin(store, clock()).await?.into(), clock })
-    }
-
-    /// Returns the time of the store.
-    pub(crate) fn now(&self) -> Timestamp {
-        (self.clock)()
-    }
-
-    /// Returns a lineage with a clock.
-    #[cfg(test)]
-    pub(crate) fn with_clock(clock: Clock) -> Self {
-        Self { clock, ..Self::default() }
+    pub(crate) async fn begin(store: &StoreClient) -> Result<Self, Error> {
+        Ok(Self { store: Uuid::nil(), runs: begin(store).await?.into() })
     }
 
     /// Returns the lineage with the identity of the store.
@@ -183,13 +169,7 @@ fn name(run: Run) -> String {
 
 impl Default for Lineage {
     fn default() -> Self {
-        Self { store: Uuid::nil(), runs: [Run::default()].into(), clock: Arc::new(crate::clock::now) }
-    }
-}
-
-impl std::fmt::Debug for Lineage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lineage").field("store", &self.store).finish_non_exhaustive()
+        Self { store: Uuid::nil(), runs: [Run::default()].into() }
     }
 }
 
@@ -215,7 +195,7 @@ mod tests {
     fn lineage(store: u128, began: &[u64]) -> Lineage {
         let run = |(id, began): (usize, &u64)| Run { id: id as u32, began: *began, ..Run::default() };
         let runs = began.iter().enumerate().map(run).collect();
-        Lineage { store: Uuid::from_u128(store << 96), runs, ..Lineage::default() }
+        Lineage { store: Uuid::from_u128(store << 96), runs }
     }
 
     #[test]

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rota_core::Timestamp;
 
 use crate::health::{Cause, State};
-use crate::lineage::{Lineage, Loss};
+use crate::lineage::Loss;
 use crate::wire::time::rfc3339;
 
 /// How long lost commits are a cause after they were noticed, by the clock of the store.
@@ -17,14 +18,13 @@ const MAX_NAMED: usize = 20;
 #[derive(Debug)]
 pub(crate) struct LostHistory {
     pub(crate) loss: Option<Loss>,
-    lineage: Lineage,
     /// Names of tasks, at most one more than the cause names.
     tasks: Mutex<BTreeSet<String>>,
 }
 
 impl LostHistory {
-    pub(crate) fn new(lineage: Lineage) -> Self {
-        Self { loss: lineage.loss(), lineage, tasks: Mutex::default() }
+    pub(crate) fn new(loss: Option<Loss>) -> Self {
+        Self { loss, tasks: Mutex::default() }
     }
 
     /// Records a task that continues without events of it.
@@ -35,8 +35,8 @@ impl LostHistory {
         }
     }
 
-    pub(crate) fn cause(&self) -> Option<Cause> {
-        let loss = self.loss.filter(|loss| self.lineage.now() < loss.noticed + SHOWN)?;
+    pub(crate) fn cause(&self, now: Timestamp) -> Option<Cause> {
+        let loss = self.loss.filter(|loss| now < loss.noticed + SHOWN)?;
         Some(Cause {
             state: State::Degraded,
             code: "history_lost",
@@ -66,23 +66,13 @@ impl LostHistory {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    use rota_core::Timestamp;
-
     use super::*;
 
     #[test]
     fn some_of_many_tasks_are_named() {
         let noticed = Timestamp(1_000_000);
-        let time = Arc::new(AtomicI64::new(noticed.0));
-        let clock = Arc::clone(&time);
-        // The store may have another time than the machine.
-        let lineage = Lineage::with_clock(Arc::new(move || Timestamp(clock.load(Ordering::Relaxed))));
-        let loss = Some(Loss { kept: 4, lost: 9, noticed });
-        let history = LostHistory { loss, ..LostHistory::new(lineage) };
-        let message = || history.cause().unwrap().message;
+        let history = LostHistory::new(Some(Loss { kept: 4, lost: 9, noticed }));
+        let message = || history.cause(noticed).unwrap().message;
         assert!(message().contains("commits 5 to 9") && message().ends_with("lacks them"), "{}", message());
         for number in 10..30 {
             history.lost_events(format!("tasks/{number}"));
@@ -95,7 +85,6 @@ mod tests {
         }
         assert!(message().ends_with("tasks/29 and others"), "{}", message());
         assert_eq!(history.tasks.lock().len(), MAX_NAMED + 1);
-        time.store((noticed + SHOWN).0, Ordering::Relaxed);
-        assert!(history.cause().is_none());
+        assert!(history.cause(noticed + SHOWN).is_none());
     }
 }

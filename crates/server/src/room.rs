@@ -86,7 +86,7 @@ mod tests {
         let memory = InMemoryStore::default();
         let engine = Engine::new(memory.clone(), 0).unwrap();
         let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
-        let store = StoreClient::new(Arc::new(store), Counter::default());
+        let store = StoreClient::new(Arc::new(store), Arc::new(now), Counter::default());
         let (folder, scheduler) =
             (tempfile::tempdir().unwrap(), Arc::new(Scheduler::new(Counter::default())));
         let kinds = Kinds {

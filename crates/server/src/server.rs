@@ -98,10 +98,11 @@ impl Server {
     pub async fn bind(options: Options) -> Result<Bound, Error> {
         let commits = options.store.commits().ok_or(Error::InUse)?;
         let metrics = Arc::new(Metrics::new(&options.background_tasks));
-        let store = StoreClient::new(Arc::clone(&options.store), metrics.write_failures())
+        let clock = Arc::clone(&options.clock);
+        let store = StoreClient::new(Arc::clone(&options.store), clock, metrics.write_failures())
             .with_limits(options.limits.work, metrics.refused());
         let sealer = Arc::new(seal::open(&options.keys, &store).await?);
-        let lineage = Lineage::begin(&store, Arc::clone(&options.clock)).await?;
+        let lineage = Lineage::begin(&store).await?;
         metrics.history_lost(lineage.loss());
         let snapshot = options.store.snapshot().await?;
         let (listener, addr) = http::listen(options.listen).await?;
@@ -142,7 +143,7 @@ impl Server {
         let agents = Arc::new(AgentRegistry::new(options.overrides));
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
         let deltas = Arc::new(Deltas::new(Arc::clone(&scheduler)));
-        let breakers = Arc::new(Breakers::new(options.breakers, &scheduler, &agents, options.clock.clone()));
+        let breakers = Arc::new(Breakers::new(options.breakers, &scheduler, &agents, options.clock));
         let demand = Demand::new(&scheduler, &agents, &breakers, options.isolates);
         let web_push = WebPush::new(options.web_push, &sealer, &browser_sessions, &store);
         let notifier =
@@ -161,7 +162,7 @@ impl Server {
             Arc::clone(&notifier),
             artifacts.clone(),
             Arc::clone(&schedules),
-            watchers.lineage().clone(),
+            watchers.lineage().loss(),
             stop.clone(),
         ));
         let dispatcher = Arc::new(Dispatcher {
@@ -280,7 +281,6 @@ impl Server {
                 retention: options.timing.retention,
                 write_grace: options.timing.reconnect_grace,
                 due,
-                clock: Arc::clone(&options.clock),
                 artifacts: artifacts.clone(),
                 notifier,
                 follower,
@@ -351,7 +351,6 @@ impl Server {
                 sign_in_codes: SignInCodes::default(),
                 storage: grpc::Storage {
                     store: store.clone(),
-                    clock: options.clock,
                     streams: streams.clone(),
                     backup: Arc::default(),
                     last_backup: metrics.last_backup(),

@@ -14,6 +14,7 @@ use rota_core::rank::Priority;
 use rota_core::spending::{self, Account};
 use rota_core::task::{self, Event, Task};
 use rota_core::{Epoch, Namespace, TaskId, Timestamp};
+use rota_store::single_writer::Clock;
 use rota_store::{
     AccountKey, Budget, Claim, Command, CoolDownEnd, CredentialKey, EndSession, Error, OpenSession, Prune,
     PutAgent, Refused, Reply, Resumed, Store, StoreSpace, Tick,
@@ -41,6 +42,7 @@ pub(crate) type Replies = Result<Vec<Result<Reply, Refused>>, Error>;
 #[derive(Clone)]
 pub(crate) struct StoreClient {
     store: Arc<dyn Store>,
+    clock: Clock,
     write_health: Arc<WriteHealth>,
     room: Arc<Mutex<Room>>,
     overload: Arc<Overload>,
@@ -73,16 +75,22 @@ fn single(replies: Replies) -> Result<Reply, Status> {
 }
 
 impl StoreClient {
-    /// Creates a client that counts failed writes, and accepts any number of tasks.
-    pub(crate) fn new(store: Arc<dyn Store>, failures: Counter) -> Self {
+    /// Creates a client that counts failed writes, and accepts any number of tasks. `clock` is the one by which the store sets
+    /// deadlines.
+    pub(crate) fn new(store: Arc<dyn Store>, clock: Clock, failures: Counter) -> Self {
         let write_health = WriteHealth::new(failures);
         let (room, overload, index) = (Arc::default(), Arc::default(), Arc::default());
-        Self { store, write_health: Arc::new(write_health), room, overload, index }
+        Self { store, clock, write_health: Arc::new(write_health), room, overload, index }
     }
 
     /// Returns the same with limits of the work that is accepted.
     pub(crate) fn with_limits(self, limits: WorkLimits, refused: Family<Refusal, Counter>) -> Self {
         Self { overload: Arc::new(Overload::new(limits, refused)), ..self }
+    }
+
+    /// Returns the time of the store, by which its records age: a database's may differ from this machine's.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
     }
 
     /// Returns how much work there is, and its limits.

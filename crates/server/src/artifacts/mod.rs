@@ -260,7 +260,8 @@ mod tests {
         let memory = InMemoryStore::default();
         let engine = Engine::new(memory.clone(), 0).unwrap();
         let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
-        let artifacts = Artifacts::new(parts, StoreClient::new(Arc::new(store), Counter::default()), 0);
+        let artifacts =
+            Artifacts::new(parts, StoreClient::new(Arc::new(store), Arc::new(now), Counter::default()), 0);
         let refused = artifacts.put(&Namespace::new("n").unwrap(), "text".into()).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::Unavailable, "{refused}");
         let causes = artifacts.causes(now());

@@ -213,7 +213,11 @@ mod tests {
         let memory = InMemoryStore::default();
         let engine = Engine::new(memory.clone(), 0).unwrap();
         let store = SingleWriterStore::start(engine, memory, std::sync::Arc::new(|| Timestamp(1))).unwrap();
-        let store = StoreClient::new(std::sync::Arc::new(store), Counter::default());
+        let store = StoreClient::new(
+            std::sync::Arc::new(store),
+            std::sync::Arc::new(|| Timestamp(1)),
+            Counter::default(),
+        );
         Artifacts::new(rota_artifacts::Parts::in_folder(folder).unwrap(), store, quota)
     }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::Timestamp;
-use rota_store::single_writer::Clock;
 use rota_telemetry::{BackgroundTasks, OnExit, spawn};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -87,9 +86,8 @@ pub(crate) struct BackgroundDeps {
     pub(crate) retention: Option<Duration>,
     /// How long nothing is judged after a failed write.
     pub(crate) write_grace: Duration,
+    /// When the next task is due, by the clock of the store.
     pub(crate) due: watch::Receiver<Option<Timestamp>>,
-    /// Clock of the store, by which `due` is set and records age.
-    pub(crate) clock: Clock,
     pub(crate) stop: CancellationToken,
 }
 
@@ -116,7 +114,6 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         retention,
         write_grace,
         due,
-        clock,
         stop,
     } = deps;
     let monitor = |name, help| monitors.register(name, help);
@@ -124,11 +121,10 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
     let help = "Admits a probe task when a circuit breaker's cooldown is over";
     let breakers = breakers::run(breakers, store.clone(), stop.clone(), monitor("breakers", help));
     let help = "Applies timeouts, start times and retries that are due";
-    let (workers, stopped, of_store) = (Arc::clone(&scheduler), stop.clone(), Arc::clone(&clock));
-    let timer =
-        timer::run(store.clone(), workers, (due, clock), write_grace, stopped, monitor("timer", help));
+    let (workers, stopped) = (Arc::clone(&scheduler), stop.clone());
+    let timer = timer::run(store.clone(), workers, due, write_grace, stopped, monitor("timer", help));
     let help = "Removes records older than their retention";
-    let prune = prune::run(store.clone(), retention, of_store, stop.clone(), monitor("prune", help));
+    let prune = prune::run(store.clone(), retention, stop.clone(), monitor("prune", help));
     let notifications = notifier.run(store.clone(), stop.clone());
     let help = "Looks at the pull requests of tasks, which their checks and comments continue";
     let follower = follower.map(|follower| (follower, monitor("pull-requests", help)));
@@ -160,7 +156,7 @@ pub(crate) fn start(commits: CommitLoop, deps: BackgroundDeps) -> BackgroundHand
         tokio::join!(
             changes,
             agents.changed().run(of_agents),
-            watchers.run(stop),
+            watchers.run(|| reader.now(), stop),
             feed,
             held,
             attention,

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use rota_core::Timestamp;
 use rota_store::Prune;
-use rota_store::single_writer::Clock;
 use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,12 +20,11 @@ const MAX_PRUNED: usize = 200;
 pub(super) async fn run(
     store: StoreClient,
     retention: Option<Duration>,
-    clock: Clock,
     stop: CancellationToken,
     monitor: TaskMonitor,
 ) {
     // Removals are final: a clock that is set forward, even by mistake, must not make every record old.
-    let (start, monotonic) = (clock(), Instant::now());
+    let (start, monotonic) = (store.now(), Instant::now());
     let mut ticks = tokio::time::interval(PRUNE_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -34,7 +32,7 @@ pub(super) async fn run(
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let at = trusted_time(clock(), start, monotonic.elapsed());
+        let at = trusted_time(store.now(), start, monotonic.elapsed());
         let ended_before = retention.map(|retention| at - retention);
         let prune = Prune { ended_before, left_before: at - EPOCH_RETENTION, limit: MAX_PRUNED };
         loop {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use rota_core::Timestamp;
 use rota_store::Tick;
-use rota_store::single_writer::Clock;
 use rota_telemetry::background_tasks::TaskMonitor;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -64,11 +63,12 @@ impl Drift {
 pub(super) async fn run(
     store: StoreClient,
     scheduler: Arc<Scheduler>,
-    (mut due, now): (watch::Receiver<Option<Timestamp>>, Clock),
+    mut due: watch::Receiver<Option<Timestamp>>,
     grace: Duration,
     stop: CancellationToken,
     monitor: TaskMonitor,
 ) {
+    let now = || store.now();
     let mut drift = Drift::new(now(), Instant::now());
     loop {
         if let Some(by) = drift.behind(now(), Instant::now()) {

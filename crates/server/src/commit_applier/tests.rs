@@ -30,7 +30,6 @@ use super::*;
 use crate::artifacts::Artifacts;
 use crate::demand::Demand;
 use crate::keys::WorkerKey;
-use crate::lineage::Lineage;
 use crate::scheduler::{Reservation, SessionHandle};
 use crate::seal;
 use crate::watchers::Topic;
@@ -73,7 +72,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<Box<SessionResponse>>) {
     let memory = InMemoryStore::default();
     let engine = Engine::new(memory.clone(), 0).unwrap();
     let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
-    let store = StoreClient::new(Arc::new(store), Counter::default());
+    let store = StoreClient::new(Arc::new(store), Arc::new(now), Counter::default());
     let background_tasks = BackgroundTasks::default();
     let metrics = Arc::new(Metrics::new(&background_tasks));
     let agents = Arc::new(AgentRegistry::default());
@@ -91,7 +90,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<Box<SessionResponse>>) {
         Arc::default(),
         artifacts.clone(),
         Arc::default(),
-        Lineage::default(),
+        None,
         CancellationToken::new(),
     );
     let health = Arc::new(health);
@@ -289,7 +288,7 @@ fn notified_watchers_find_what_changed() {
     commit.tasks[0].events = Arc::new([event]);
     let watchers = Arc::clone(&applier.watchers);
     let _subscription = watchers.subscribe(Topic::Task(commit.tasks[0].task.key));
-    let mut relay = pin!(watchers.run(CancellationToken::new()));
+    let mut relay = pin!(watchers.run(now, CancellationToken::new()));
     assert!(relay.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     applier.apply(commit);
     reservation.commit(1);

@@ -247,7 +247,7 @@ impl Explainer {
         }
         let cool_downs = self.demand.breakers.cool_downs_of(key);
         let cool_down = cool_downs.iter().min_by_key(|one| one.until)?;
-        let now = self.demand.breakers.now();
+        let now = self.store.now();
         Some(explain::of_quota(cool_down.credential, &cool_down.limit, cool_down.until, now))
     }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use rota_core::Namespace;
 use rota_core::task::{Event, Task};
+use rota_core::{Namespace, Timestamp};
 use rota_proto::{framing, v1};
 use rota_store::Budget;
 use tonic::{Request, Response, Status};
@@ -23,10 +23,10 @@ use crate::wire::{names, status};
 /// Page of the feed: few entries, since each comes with a record.
 const FEED_PAGE: Budget = Budget { entries: 128, bytes: LOG_PAGE.bytes };
 
-/// Returns the revision of a token, if the feed can resume from it.
+/// Returns the revision of a token, if the feed can resume from it. One from `expired` or before is too old.
 pub(super) fn read_token(
     lineage: &Lineage,
-    retention: Option<Duration>,
+    expired: Option<Timestamp>,
     text: &str,
     last: u64,
 ) -> Option<u64> {
@@ -35,7 +35,7 @@ pub(super) fn read_token(
     let revision = u64::from_str_radix(revision, 16).ok()?;
     let at = i64::from_str_radix(seconds, 16).ok()?.checked_mul(1_000_000)?;
     // Entries older than the retention may have been removed, and an unknown revision is from another store.
-    let fresh = retention.is_none_or(|retention| rota_core::Timestamp(at) > lineage.now() - retention);
+    let fresh = expired.is_none_or(|expired| Timestamp(at) > expired);
     let ours = lineage.contains(Origin::parse(origin)?, revision);
     (fresh && ours && revision <= last).then_some(revision)
 }
@@ -116,12 +116,13 @@ impl Feed {
         let from = if request.token.is_empty() {
             Some(last)
         } else {
-            read_token(lineage, retention, &request.token, last)
+            let expired = retention.map(|retention| store.now() - retention);
+            read_token(lineage, expired, &request.token, last)
         };
         let seen = from.unwrap_or(last);
         // The first answer gives a token, so that a caller can resume from here even if nothing happens.
         let first = v1::WatchTasksResponse {
-            token: token(lineage, seen),
+            token: token(lineage, seen, store.now()),
             resync: from.is_none(),
             ..Default::default()
         };
@@ -204,7 +205,7 @@ impl Feed {
         let wanted = events.iter().filter(|event| !self.states_only || messages::is_state(event));
         let mut change = Vec::new();
         messages::change(&mut change, task, wanted);
-        chunk.extend(messages::single(&change, || token(&self.lineage, seen)));
+        chunk.extend(messages::single(&change, || token(&self.lineage, seen, self.store.now())));
     }
 }
 

@@ -208,7 +208,7 @@ mod tests {
         let memory = InMemoryStore::default();
         let engine = Engine::new(memory.clone(), 0).unwrap();
         let store = SingleWriterStore::start(engine, memory, Arc::new(now)).unwrap();
-        let store = StoreClient::new(Arc::new(store), Counter::default());
+        let store = StoreClient::new(Arc::new(store), Arc::new(now), Counter::default());
         let folder = tempfile::tempdir().unwrap();
         let sealer = Arc::new(seal::of_file(&folder.path().join("key")));
         let schedules = Arc::new(Registry::default());

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use rota_proto::{num, v1};
-use rota_store::single_writer::Clock;
 use rota_store::{Command, Prune, Reply};
 use rota_telemetry::clock::unix_micros;
 use tokio::sync::Mutex;
@@ -33,8 +32,6 @@ const CHUNKS: usize = 2;
 
 pub(crate) struct Storage {
     pub(crate) store: StoreClient,
-    /// Clock of the store, by which records age.
-    pub(crate) clock: Clock,
     pub(crate) streams: Streams,
     /// Held during a backup: each needs as much space as the store.
     pub(crate) backup: Arc<Mutex<()>>,
@@ -49,7 +46,7 @@ impl Storage {
         }
         let age = request.older_than.ok_or_else(|| invalid("older_than", "is required"))?;
         let age = Duration::try_from(age).map_err(|_| invalid("older_than", "must not be negative"))?;
-        let ended_before = Some((self.clock)() - age);
+        let ended_before = Some(self.store.now() - age);
         // Sessions stay as long as always: their epochs fence what workers may still send.
         let left_before = rota_core::Timestamp(0);
         let began = Instant::now();

@@ -146,7 +146,7 @@ impl Scraper {
             let label = metrics.bounds.agent(&agent.0, Some(&agent.1));
             let gauge = metrics.breakers.get_or_create(&label);
             gauge.set(gauge.get().max(state));
-            let (cool_downs, now) = (self.demand.breakers.cool_downs_of(&agent), self.demand.breakers.now());
+            let (cool_downs, now) = (self.demand.breakers.cool_downs_of(&agent), self.store.now());
             let ends = cool_downs.into_iter().map(|one| one.until.since(now));
             // One that is being probed has not ended.
             let left = ends.map(|left| left.as_secs().max(1)).max().unwrap_or_default();

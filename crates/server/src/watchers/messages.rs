@@ -8,6 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use prost::Message;
 use prost::encoding::{self, WireType};
+use rota_core::Timestamp;
 use rota_core::task::{Body, Event, Task};
 use rota_proto::framing::{self, PREFIX};
 use rota_proto::v1;
@@ -21,9 +22,9 @@ const TOKEN: u32 = 3;
 /// Number of the field `changes` in `WatchTasksResponse`.
 const CHANGES: u32 = 5;
 
-/// Returns the token of a feed: the last revision seen, the time, and the store. Opaque to callers.
-pub(crate) fn token(lineage: &Lineage, revision: u64) -> String {
-    format!("{revision:x}.{:x}.{lineage}", lineage.now().0 / 1_000_000)
+/// Returns the token of a feed: the last revision seen, the time of the store, and the store. Opaque to callers.
+pub(crate) fn token(lineage: &Lineage, revision: u64, now: Timestamp) -> String {
+    format!("{revision:x}.{:x}.{lineage}", now.0 / 1_000_000)
 }
 
 /// The kinds of a reported entry that concern a question; all others are skipped without being read.

@@ -3,7 +3,8 @@
 //! caught up. A watcher that stands still holds nothing, and delays neither commits nor other watchers.
 //!
 //! A commit leaves references to its changes with a [`Lane`], which a background task encodes and relays. Only when a lane
-//! is full does the commit itself do that. Knows the messages (`messages`), but no streams and no store.
+//! is full does the commit itself do that. Knows the messages (`messages`), but no streams, no store and no clock: `now` is the
+//! time of the store, which tokens have.
 
 mod buffer;
 mod deltas;
@@ -19,8 +20,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rota_core::Namespace;
 use rota_core::task::Event;
+use rota_core::{Namespace, Timestamp};
 use rota_store::{Commit, encoded_size};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +89,7 @@ impl Watchers {
         &self,
         after: u64,
         messages: Vec<(Option<Namespace>, u64, Option<Vec<u8>>)>,
+        now: Timestamp,
     ) {
         let mut buffer = self.buffer.lock();
         let mut opened = Vec::new();
@@ -99,7 +101,7 @@ impl Watchers {
             }
         }
         drop(buffer);
-        self.seal(opened);
+        self.seal(opened, now);
     }
 
     /// Returns the store that positions refer to.
@@ -114,7 +116,7 @@ impl Watchers {
     }
 
     /// Registers the changes of a commit. Costs work for each change of a watched topic, and none for each watcher.
-    pub(crate) fn publish(&self, commit: &Commit) {
+    pub(crate) fn publish(&self, commit: &Commit, now: Timestamp) {
         self.workflows.observe(commit);
         let (mut of_task, mut of_many) = (false, false);
         // One who subscribes after that reads the commit from the store.
@@ -127,13 +129,13 @@ impl Watchers {
             if task {
                 of_task = true;
                 if self.tasks.add(change, first.log_seq, last.log_seq) {
-                    self.flush_tasks();
+                    self.flush_tasks(now);
                 }
             }
             if feeds {
                 of_many = true;
                 if self.feeds.add(change, change.revision, change.revision) {
-                    self.flush_feeds();
+                    self.flush_feeds(now);
                 }
             }
         }
@@ -146,17 +148,17 @@ impl Watchers {
     }
 
     /// Relays changes to the watchers until `stop` is cancelled.
-    pub(crate) async fn run(&self, stop: CancellationToken) {
+    pub(crate) async fn run(&self, now: impl Fn() -> Timestamp, stop: CancellationToken) {
         let tasks = async {
             loop {
                 self.tasks.marked.notified().await;
-                self.flush_tasks();
+                self.flush_tasks(now());
             }
         };
         let feeds = async {
             loop {
                 self.feeds.marked.notified().await;
-                let busy = self.flush_feeds() >= BUSY_FEED_CHANGES;
+                let busy = self.flush_feeds(now()) >= BUSY_FEED_CHANGES;
                 tokio::time::sleep(if busy { self.busy_feed_interval() } else { FEED_INTERVAL }).await;
             }
         };
@@ -170,7 +172,7 @@ impl Watchers {
         BUSY_FEED_INTERVAL_PER_WATCHER.saturating_mul(watchers).clamp(least, most)
     }
 
-    fn flush_tasks(&self) {
+    fn flush_tasks(&self, now: Timestamp) {
         self.tasks.flush(|changes| {
             let mut opened = Vec::new();
             for change in changes {
@@ -180,12 +182,12 @@ impl Watchers {
                     .then(|| self.encode(|out| messages::log(out, &change.task, change.events(), None)));
                 self.append(topic, &change, message.as_deref(), &mut opened);
             }
-            self.seal(opened);
+            self.seal(opened, now);
         });
     }
 
     /// Relays the changes for watchers of many tasks. Returns of how many tasks.
-    fn flush_feeds(&self) -> usize {
+    fn flush_feeds(&self, now: Timestamp) -> usize {
         let mut count = 0;
         self.feeds.flush(|changes| {
             count = changes.len();
@@ -204,7 +206,7 @@ impl Watchers {
                     for topic in topics {
                         let message = encoded.as_deref().map(|encoded| match topic.form() {
                             Form::Single => {
-                                messages::single(encoded, || messages::token(&self.lineage, seen))
+                                messages::single(encoded, || messages::token(&self.lineage, seen, now))
                             }
                             Form::Batched | Form::Compressed => messages::entry(encoded),
                         });
@@ -212,18 +214,18 @@ impl Watchers {
                     }
                 }
             }
-            self.seal(opened);
+            self.seal(opened, now);
         });
         count
     }
 
     /// Makes the open chunks of topics visible to their watchers.
-    fn seal(&self, opened: Vec<Topic>) {
+    fn seal(&self, opened: Vec<Topic>, now: Timestamp) {
         for topic in opened {
             // Without the lock, for which commits would wait.
             let open = self.buffer.lock().take_open(&topic);
             let Some(Chunk { start, end, bytes }) = open else { continue };
-            let token = || messages::token(&self.lineage, end);
+            let token = || messages::token(&self.lineage, end, now);
             let bytes = bytes.map(|bytes| match topic.form() {
                 Form::Single => bytes,
                 Form::Batched => messages::batch(bytes, &token(), false),
@@ -275,8 +277,8 @@ impl Watchers {
 
     /// Relays what is pending now.
     pub(crate) fn flush(&self) {
-        self.flush_tasks();
-        self.flush_feeds();
+        self.flush_tasks(Timestamp::default());
+        self.flush_feeds(Timestamp::default());
     }
 
     pub(crate) fn evict_oldest(&self) {

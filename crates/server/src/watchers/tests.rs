@@ -59,7 +59,7 @@ fn only_watchers_of_touched_task_wake() {
         let waker = Waker::from(Arc::clone(count));
         assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     }
-    watchers.publish(&commit(7, 1, 1, "text"));
+    watchers.publish(&commit(7, 1, 1, "text"), Timestamp(0));
     assert!(counts.iter().all(|count| count.0.load(Ordering::Relaxed) == 0), "the commit woke a watcher");
     watchers.flush();
     let woken: Vec<_> = (1..).zip(&counts).filter(|(_, count)| count.0.load(Ordering::Relaxed) > 0).collect();
@@ -85,7 +85,7 @@ async fn changes_within_interval_become_one_message() {
     let watchers = Arc::new(Watchers::default());
     let mut subscription = watchers.subscribe(all_tasks());
     for (key, log_seq, revision) in [(1, 1, 1), (2, 1, 2), (1, 2, 3), (3, 1, 4)] {
-        watchers.publish(&commit(key, log_seq, revision, "text"));
+        watchers.publish(&commit(key, log_seq, revision, "text"), Timestamp(0));
     }
     watchers.flush();
     let Next::Chunk(mut chunk, 4) = subscription.next(0).await else { panic!("there is no chunk") };
@@ -112,7 +112,7 @@ fn unwatched_commits_cost_nothing() {
         form: Form::Single,
     };
     let _subscriptions = [watchers.subscribe(other), watchers.subscribe(Topic::Task(TaskKey(2)))];
-    watchers.publish(&commit(1, 1, 1, "text"));
+    watchers.publish(&commit(1, 1, 1, "text"), Timestamp(0));
     watchers.flush();
     assert_eq!(watchers.stats(), Stats { bytes: 0, chunks: 0, encoded: 0, reads: 0 });
 }
@@ -121,7 +121,7 @@ fn unwatched_commits_cost_nothing() {
 fn large_change_is_left_to_store() {
     let watchers = Arc::new(Watchers::default());
     let mut subscription = watchers.subscribe(all_tasks());
-    watchers.publish(&commit(1, 1, 1, &"x".repeat(MAX_CHUNK_BYTES)));
+    watchers.publish(&commit(1, 1, 1, &"x".repeat(MAX_CHUNK_BYTES)), Timestamp(0));
     watchers.flush();
     assert_eq!(watchers.stats(), Stats { bytes: 0, chunks: 1, encoded: 0, reads: 0 });
     let mut context = Context::from_waker(Waker::noop());
@@ -135,7 +135,7 @@ fn pending_changes_are_bounded_in_bytes() {
     let _subscription = watchers.subscribe(all_tasks());
     // No caller flushes: each quarter of a chunk that is full does it.
     for revision in 1..=40 {
-        watchers.publish(&commit(revision, 1, revision, &"x".repeat(MAX_CHUNK_BYTES / 4)));
+        watchers.publish(&commit(revision, 1, revision, &"x".repeat(MAX_CHUNK_BYTES / 4)), Timestamp(0));
     }
     let stats = watchers.stats();
     assert_eq!((stats.chunks, stats.encoded), (10, 40));

@@ -56,7 +56,7 @@ async fn relay_after(store: &StoreClient, watchers: &Watchers, after: u64) -> Re
     let (changes, end) = match watchers.workflows().after(after) {
         Ok(found) => found,
         Err(Gap(end)) => {
-            watchers.relay_workflows(after, vec![(None, end, None)]);
+            watchers.relay_workflows(after, vec![(None, end, None)], store.now());
             return Ok(end);
         }
     };
@@ -70,7 +70,7 @@ async fn relay_after(store: &StoreClient, watchers: &Watchers, after: u64) -> Re
         let encoded = encode(store, watchers, change).await?;
         messages.push((encoded.namespace, revision, Some(encoded.message)));
     }
-    watchers.relay_workflows(after, messages);
+    watchers.relay_workflows(after, messages, store.now());
     Ok(end)
 }
 
@@ -83,7 +83,7 @@ pub(crate) async fn encode(
     let key = change.workflow;
     let query = async |query| store.reads().workflows(query).await.map_err(status::store);
     let found = query(WorkflowQuery::Key(key)).await?.workflows.into_iter().next();
-    let token = token(watchers.lineage(), change.revision);
+    let token = token(watchers.lineage(), change.revision, store.now());
     let (namespace, mut message) = match found {
         Some(workflow) if !workflow.deleted => {
             let mut steps = Vec::new();

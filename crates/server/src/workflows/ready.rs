@@ -298,7 +298,7 @@ mod tests {
         let memory = InMemoryStore::default();
         let engine = Engine::new(memory.clone(), 0).unwrap();
         let store = SingleWriterStore::start(engine, memory, Arc::new(|| Timestamp(1))).unwrap();
-        let store = StoreClient::new(Arc::new(store), Counter::default());
+        let store = StoreClient::new(Arc::new(store), Arc::new(|| Timestamp(1)), Counter::default());
         let ready = Arc::new(ReadySteps::default());
         let step = Step::new("a".to_owned(), Kind::Signal { timeout: None });
         let workflow = Workflow::new(WorkflowId(Uuid::from_u128(1)), Namespace::new("n").unwrap());

@@ -306,7 +306,7 @@ mod tests {
         let engine = Engine::new(memory.clone(), 0).unwrap();
         let store = SingleWriterStore::start(engine, memory, Arc::new(|| Timestamp(1))).unwrap();
         let mut commits = store.commits().unwrap();
-        let store = StoreClient::new(Arc::new(store), Counter::default());
+        let store = StoreClient::new(Arc::new(store), Arc::new(|| Timestamp(1)), Counter::default());
         let step = |name: &str| NewStep::new(Step::new(name.to_owned(), Kind::Signal { timeout: None }));
         let workflow = Workflow::new(WorkflowId(Uuid::from_u128(1)), Namespace::new("n").unwrap());
         let create = CreateWorkflow::new(workflow, vec![step("a"), step("b")]);

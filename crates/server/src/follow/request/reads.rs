@@ -52,7 +52,7 @@ fn store(tasks: &[(Task, Bytes, Bytes)]) -> (StoreClient, InMemoryStore) {
     memory.write(&changes).unwrap();
     let engine = Engine::new(memory.clone(), 0).unwrap();
     let store = SingleWriterStore::start(engine, memory.clone(), Arc::new(|| Timestamp(1))).unwrap();
-    (StoreClient::new(Arc::new(store), Counter::default()), memory)
+    (StoreClient::new(Arc::new(store), Arc::new(|| Timestamp(1)), Counter::default()), memory)
 }
 
 /// Returns the numbers of the requests of these tasks, and how many reads it took to find them.

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 
 use futures::StreamExt;
 use prometheus_client::metrics::counter::Counter;
 use proptest::prelude::*;
 use rota_core::target::Target;
 use rota_core::task::{Command, Desired};
-use rota_core::{AgentName, TaskId, Timestamp};
+use rota_core::{AgentName, TaskId};
 use rota_proto::framing::PREFIX;
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
@@ -26,7 +25,7 @@ use crate::scheduler::Scheduler;
 use crate::watchers::{Deltas, MAX_BUFFER_BYTES, Watchers};
 
 const NAMESPACES: [&str; 2] = ["n", "m"];
-/// The time of all commits: the encoded size of a time differs from one to the next.
+/// The time of the store: the encoded size of a time differs from one to the next. It is behind the machine's.
 const NOW: Timestamp = Timestamp(1_750_000_000_123_456);
 
 struct Fixture {
@@ -63,7 +62,7 @@ impl Fixture {
         let streams =
             Streams { watchers: Arc::new(Watchers::default()), deltas, stop: CancellationToken::new() };
         Self {
-            store: StoreClient::new(Arc::new(store), Counter::default()),
+            store: StoreClient::new(Arc::new(store), Arc::new(|| NOW), Counter::default()),
             commits,
             streams,
             created: BTreeSet::new(),
@@ -126,7 +125,7 @@ impl Fixture {
     fn publish(&mut self) -> bool {
         let commit = self.commits.try_recv();
         commit.is_ok_and(|commit| {
-            self.streams.watchers.publish(&commit);
+            self.streams.watchers.publish(&commit, NOW);
             true
         })
     }
@@ -306,17 +305,19 @@ async fn watcher_passes_removed_entries() {
     assert_eq!(watcher.delivered.log.len(), 1);
 }
 
-#[test]
-fn tokens_age_by_the_clock_of_the_store() {
-    let time = Arc::new(AtomicI64::new(NOW.0));
-    let read = Arc::clone(&time);
-    let lineage = Lineage::with_clock(Arc::new(move || Timestamp(read.load(Ordering::Relaxed))));
+#[tokio::test(start_paused = true)]
+async fn tokens_age_by_the_clock_of_the_store() {
+    let fixture = Fixture::new();
     let retention = Some(Duration::from_secs(60));
-    let token = token(&lineage, 7);
-    time.fetch_add(59_000_000, Ordering::Relaxed);
-    assert_eq!(read_token(&lineage, retention, &token, 7), Some(7));
-    time.fetch_add(1_000_000, Ordering::Relaxed);
-    assert_eq!(read_token(&lineage, retention, &token, 7), None);
+    for (age, resync) in [(59, false), (60, true)] {
+        let token = token(&Lineage::default(), 0, NOW - Duration::from_secs(age));
+        let parent = "namespaces/-".to_owned();
+        let request = v1::WatchTasksRequest { parent, token, ..Default::default() };
+        let chunks = many(&fixture.store, &fixture.streams, retention, request, false, false).await.unwrap();
+        let mut first = Box::pin(chunks).next().await.unwrap().unwrap();
+        let first = messages::take::<v1::WatchTasksResponse>(&mut first).unwrap().unwrap();
+        assert_eq!(first.resync, resync, "after {age} s");
+    }
 }
 
 #[derive(Debug, Clone)]

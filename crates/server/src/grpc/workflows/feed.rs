@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use futures::Stream;
-use rota_core::Namespace;
+use rota_core::{Namespace, Timestamp};
 use rota_proto::{framing, v1};
 use tonic::Status;
 
@@ -55,7 +55,7 @@ impl Workflows {
             streams: self.streams.clone(),
             subscription,
             namespace,
-            first: Some(marker(&self.streams, seen, from.is_none())),
+            first: Some(marker(&self.streams, seen, self.store.now(), from.is_none())),
             seen,
             behind: seen < end,
             found: None,
@@ -65,8 +65,8 @@ impl Workflows {
 }
 
 /// Returns a message that only has a token.
-fn marker(streams: &Streams, seen: u64, resync: bool) -> Bytes {
-    let token = token(streams.watchers.lineage(), seen);
+fn marker(streams: &Streams, seen: u64, now: Timestamp, resync: bool) -> Bytes {
+    let token = token(streams.watchers.lineage(), seen, now);
     let mut chunk = Vec::new();
     let message = v1::WatchWorkflowsResponse { token, resync, ..v1::WatchWorkflowsResponse::default() };
     framing::append(&mut chunk, &message);
@@ -83,7 +83,7 @@ impl Feed {
                 Ok((changes, end)) => self.found.insert((changes.into(), end)),
                 Err(Gap(end)) => {
                     (self.seen, self.behind) = (end, false);
-                    return Ok(marker(&self.streams, end, true));
+                    return Ok(marker(&self.streams, end, self.store.now(), true));
                 }
             },
         };

@@ -92,7 +92,7 @@ fn empty_store(reads: &Arc<AtomicUsize>) -> StoreClient {
     let engine = Engine::new(memory.clone(), 0).unwrap();
     let reader = Counting { inner: memory, reads: Arc::clone(reads) };
     let store = SingleWriterStore::start(engine, reader, Arc::new(|| Timestamp(1))).unwrap();
-    StoreClient::new(Arc::new(store), Counter::default())
+    StoreClient::new(Arc::new(store), Arc::new(|| Timestamp(1)), Counter::default())
 }
 
 #[tokio::test]
