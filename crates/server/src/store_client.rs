@@ -160,7 +160,7 @@ impl StoreClient {
         replies
     }
 
-    /// Answers a batch as [`apply`](Self::apply) would, and changes nothing (dry run).
+    /// Answers a batch as [`apply`](Self::apply) would if nothing followed from earlier batches, and changes nothing (dry run).
     pub(crate) async fn dry_run(&self, batch: Vec<Command>) -> Replies {
         self.store.dry_run(batch).await
     }

@@ -6,7 +6,8 @@ use super::Engine;
 use crate::{Backend, Command, Error, Refused, Reply};
 
 impl<B: Backend> Engine<B> {
-    /// Replies to a batch as [`Engine::run`] would, and changes nothing.
+    /// Replies to a batch as [`Engine::run`] would without a backlog, and changes nothing. A run first continues what follows from
+    /// earlier batches ([`Engine::has_backlog`]), and its replies may differ for that reason.
     pub fn dry_run(
         &mut self,
         batch: Vec<Command>,
