@@ -10,7 +10,7 @@ use rota_client::{Client, Options as ClientOptions, RenewableChannel};
 use rota_core::Timestamp;
 use rota_core::breaker::Policy;
 use rota_proto::{names, v1};
-use rota_server::{Options, Server, Timing};
+use rota_server::{Options, PoolKind, Server, Timing};
 use rota_store::Store;
 use rota_telemetry::{BackgroundTasks, OnExit, spawn};
 use rota_worker::runtimes::Runtime;
@@ -70,7 +70,7 @@ pub(crate) fn server_options(store: Arc<dyn Store>, folder: &Path) -> Options {
         // A database outlives the folder of a round, and has no secrets.
         keys: rota_server::KeyFiles { replace_lost: true, ..rota_server::KeyFiles::new(folder.join("key")) },
         replica: "bench".to_owned(),
-        isolates: true,
+        pool_kind: PoolKind::Pods,
         overrides: v1::Overrides::All,
         timing: Timing::default(),
         console: false,

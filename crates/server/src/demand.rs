@@ -16,6 +16,7 @@ use crate::agents::{AgentRegistry, KnownAgent};
 use crate::breakers::Breakers;
 use crate::clock::now;
 use crate::keys::AgentKey;
+use crate::options::PoolKind;
 use crate::scheduler::{Admission, Scheduler, SchedulerView, WorkerView};
 
 /// Least time between two snapshots.
@@ -31,8 +32,7 @@ pub(crate) struct Demand {
     pub(crate) scheduler: Arc<Scheduler>,
     pub(crate) agents: Arc<AgentRegistry>,
     pub(crate) breakers: Arc<Breakers>,
-    /// Whether new workers may be on other machines, which may isolate attempts where those of others do not.
-    several_machines: bool,
+    pool_kind: PoolKind,
     last: Arc<Mutex<Option<Last>>>,
 }
 
@@ -85,10 +85,10 @@ impl Demand {
         scheduler: &Arc<Scheduler>,
         agents: &Arc<AgentRegistry>,
         breakers: &Arc<Breakers>,
-        several_machines: bool,
+        pool_kind: PoolKind,
     ) -> Self {
         let (scheduler, agents, breakers) = (Arc::clone(scheduler), Arc::clone(agents), Arc::clone(breakers));
-        Self { scheduler, agents, breakers, several_machines, last: Arc::default() }
+        Self { scheduler, agents, breakers, pool_kind, last: Arc::default() }
     }
 
     /// Returns a snapshot that contains every change applied before the call, so that a caller finds what it has done
@@ -156,7 +156,7 @@ impl Demand {
             } else if let Some(agent) = self.preferred(route) {
                 let pool = pools.entry((route.namespace.clone(), agent)).or_default();
                 pool.queued += count;
-                if self.several_machines && route.target.demands_isolation() {
+                if self.pool_kind == PoolKind::Pods && route.target.demands_isolation() {
                     pool.isolated += count;
                 }
             }
@@ -229,7 +229,7 @@ pub(crate) mod tests {
         let agents = Arc::new(AgentRegistry::default());
         let policy = Policy { failures: 1, cooldown: Duration::ZERO };
         let breakers = Breakers::new(policy, &scheduler, &agents, Arc::new(now));
-        Demand::new(&scheduler, &agents, &Arc::new(breakers), true)
+        Demand::new(&scheduler, &agents, &Arc::new(breakers), PoolKind::Pods)
     }
 
     pub(crate) fn register(demand: &Demand, worker: usize) {
@@ -338,8 +338,8 @@ pub(crate) mod tests {
 
     #[test]
     fn isolation_is_demanded_of_other_machines_only() {
-        for (several_machines, isolated) in [(true, 3), (false, 0)] {
-            let demand = Demand { several_machines, ..demand() };
+        for (pool_kind, isolated) in [(PoolKind::Pods, 3), (PoolKind::Processes, 0)] {
+            let demand = Demand { pool_kind, ..demand() };
             apply_agent(&demand, "coder", &["code"], Budget::default());
             let namespace = Namespace::new("n").unwrap();
             let route = |words: &[&str]| {

@@ -100,7 +100,9 @@ pub use error::{Error, ShutdownOutcome};
 pub use follow::{Follow, FollowError};
 pub use metrics::{Descriptor, metrics};
 pub use notify::{NotificationsError, Receiver, WebPushOptions};
-pub use options::{DEFAULT_LISTEN, Limits, Oidc, Options, SessionLimits, Timing, Tls, Token, WorkLimits};
+pub use options::{
+    DEFAULT_LISTEN, Limits, Oidc, Options, PoolKind, SessionLimits, Timing, Tls, Token, WorkLimits,
+};
 pub use rota_artifacts::Parts;
 pub use schedules::WallClock;
 pub use seal::{Error as KeyError, KeyFiles, key_document};

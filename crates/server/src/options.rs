@@ -25,6 +25,16 @@ use crate::trust::people::People;
 /// Default address of the gRPC listener: reachable only from this machine.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7420);
 
+/// What the workers of pools are, which decides what isolation can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolKind {
+    /// Processes on this machine. None is started for a single task: `isolation` is ignored, and every task is shared. None is started
+    /// because others do not isolate their attempts: it would not either.
+    Processes,
+    /// Pods, or workers on several machines. Single tasks may have their own, and new ones may isolate attempts where others do not.
+    Pods,
+}
+
 /// Options of a control plane.
 pub struct Options {
     /// Address of the gRPC listener.
@@ -53,9 +63,8 @@ pub struct Options {
     pub keys: KeyFiles,
     /// Name of this replica.
     pub replica: String,
-    /// Whether something starts workers for single tasks. If not, isolation is ignored: every task is shared.
-    /// Then all workers are on this machine as well: others are not started because free ones do not isolate their attempts.
-    pub isolates: bool,
+    /// What the workers of pools are.
+    pub pool_kind: PoolKind,
     /// What tasks may set besides their work if their agent has no `overrides`: everything where one person owns agents and
     /// tasks.
     pub overrides: Overrides,

@@ -144,7 +144,7 @@ impl Server {
         let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
         let deltas = Arc::new(Deltas::new(Arc::clone(&scheduler)));
         let breakers = Arc::new(Breakers::new(options.breakers, &scheduler, &agents, options.clock));
-        let demand = Demand::new(&scheduler, &agents, &breakers, options.isolates);
+        let demand = Demand::new(&scheduler, &agents, &breakers, options.pool_kind);
         let web_push = WebPush::new(options.web_push, &sealer, &browser_sessions, &store);
         let notifier =
             Notifier::open(options.notifications, web_push.as_ref(), &store, &snapshot, &metrics).await?;
@@ -206,7 +206,7 @@ impl Server {
             sealer: Arc::clone(&sealer),
             kinds: kinds.clone(),
             step_files: Default::default(),
-            isolates: options.isolates,
+            pool_kind: options.pool_kind,
         };
         let (successes, follower) = follow::follow(options.follow, &creator);
         let ready_steps = Arc::new(ReadySteps::default());

@@ -26,7 +26,9 @@ pub use self::error::SettingsError;
 use crate::base_path::BasePath;
 use crate::follow::Follow;
 use crate::notify::{Receiver, WebPushOptions};
-use crate::options::{DEFAULT_LISTEN, Limits, Options, SessionLimits, Timing, Tls, Token, WorkLimits};
+use crate::options::{
+    DEFAULT_LISTEN, Limits, Options, PoolKind, SessionLimits, Timing, Tls, Token, WorkLimits,
+};
 use crate::seal::KeyFiles;
 
 /// MiB of artifacts of a namespace, unless `artifacts_quota_mib` is set.
@@ -288,7 +290,7 @@ impl Settings {
             artifacts_quota: self.artifacts_quota_mib << 20,
             keys: self.keys(),
             replica: self.replica.clone(),
-            isolates: true,
+            pool_kind: PoolKind::Pods,
             overrides: Overrides::Limits,
             timing: Timing {
                 heartbeat: self.heartbeat.0,

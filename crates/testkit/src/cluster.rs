@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use rota_client::{Client, Options as ClientOptions, RenewableChannel};
 use rota_core::{AgentName, Namespace, Timestamp, WorkerName};
-use rota_server::{Options, Server, ShutdownOutcome, Tls, Token, WorkerGrant, WorkerTokens};
+use rota_server::{Options, PoolKind, Server, ShutdownOutcome, Tls, Token, WorkerGrant, WorkerTokens};
 use rota_store::Store;
 use rota_store::engine::Engine;
 use rota_store::memory::InMemoryStore;
@@ -268,7 +268,7 @@ async fn run(setup: &Setup, folder: &Path, listen: SocketAddr) -> Result<Ran> {
                 follow: None,
                 keys: rota_server::KeyFiles::new(folder.join("secrets.key")),
                 replica: "test".to_owned(),
-                isolates: true,
+                pool_kind: PoolKind::Pods,
                 clock: clock(setup.database_skew, Arc::default()),
                 overrides: rota_proto::v1::Overrides::Limits,
                 timing: setup.timing,

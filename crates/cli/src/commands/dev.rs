@@ -13,7 +13,7 @@ use rota_client::discover::{DevEndpoint, write_private};
 use rota_client::{Client, Token};
 use rota_core::breaker::Policy;
 use rota_local::{TokenSource, WorkerProcess};
-use rota_server::{DEFAULT_LISTEN, KeyFiles, Options, Timing, WorkerGrant, WorkerTokens};
+use rota_server::{DEFAULT_LISTEN, KeyFiles, Options, PoolKind, Timing, WorkerGrant, WorkerTokens};
 use rota_settings::{HumanDuration, Layers};
 use rota_telemetry::{BackgroundTasks, OnExit, env, spawn};
 use schemars::JsonSchema;
@@ -176,7 +176,7 @@ impl Dev {
                 ..KeyFiles::new(data_dir.join("secrets.key"))
             },
             replica: "dev".to_owned(),
-            isolates: false,
+            pool_kind: PoolKind::Processes,
             overrides: rota_proto::v1::Overrides::All,
             timing: Timing {
                 reconnect_grace: config.reconnect_grace.0,

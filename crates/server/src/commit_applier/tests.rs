@@ -30,6 +30,7 @@ use super::*;
 use crate::artifacts::Artifacts;
 use crate::demand::Demand;
 use crate::keys::WorkerKey;
+use crate::options::PoolKind;
 use crate::scheduler::{Reservation, SessionHandle};
 use crate::seal;
 use crate::watchers::Topic;
@@ -79,7 +80,7 @@ fn applier() -> (CommitApplier, mpsc::Receiver<Box<SessionResponse>>) {
     let scheduler = Arc::new(Scheduler::new(metrics.slot_mismatches()));
     let policy = Policy { failures: 1, cooldown: Duration::from_secs(60) };
     let breakers = Arc::new(Breakers::new(policy, &scheduler, &agents, Arc::new(now)));
-    let demand = Demand::new(&scheduler, &agents, &breakers, true);
+    let demand = Demand::new(&scheduler, &agents, &breakers, PoolKind::Pods);
     let folder = tempfile::tempdir().unwrap();
     let parts = rota_artifacts::Parts::in_folder(&folder.path().join("artifacts")).unwrap();
     let artifacts = Artifacts::new(parts, store.clone(), 0);

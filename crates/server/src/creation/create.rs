@@ -26,6 +26,7 @@ use super::step_files::StepFiles;
 use crate::agents::AgentRegistry;
 use crate::artifacts::{self, Artifacts};
 use crate::kinds::Kinds;
+use crate::options::PoolKind;
 use crate::room;
 use crate::scheduler::{Scheduler, until_answered};
 use crate::seal::{Sealed, Sealer};
@@ -47,8 +48,7 @@ pub(crate) struct Creator {
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) kinds: Kinds,
     pub(crate) step_files: StepFiles,
-    /// Whether workers are started for single tasks. Otherwise isolation has no effect.
-    pub(crate) isolates: bool,
+    pub(crate) pool_kind: PoolKind,
 }
 
 /// Who asks for a task.
@@ -115,7 +115,7 @@ impl Creator {
             asked = given.spec.as_ref().and_then(Asked::of).map(Box::new);
             unknown = self.kinds.complete(&namespace, &mut given).await.err();
         }
-        if let Some(spec) = given.spec.as_mut().filter(|_| !self.isolates) {
+        if let Some(spec) = given.spec.as_mut().filter(|_| self.pool_kind == PoolKind::Processes) {
             spec.isolation = v1::Isolation::Unspecified.into();
         }
         let alias = given.alias.clone();
