@@ -61,7 +61,7 @@ pub(crate) struct Snapshot {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PoolStatus {
     pub(crate) queued: u64,
-    /// How many of these ask for workers that isolate their attempts, although others have free slots.
+    /// How many of these demand isolated attempts; 0 where all workers are on one machine.
     pub(crate) isolated: u64,
     pub(crate) workers: Vec<Arc<WorkerView>>,
     /// Workers that are not there, and whose disks have what attempts left.
