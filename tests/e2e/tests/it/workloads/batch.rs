@@ -132,8 +132,8 @@ fn check_requests(audit: &Audit, namespace: &str, round: usize) {
     let of = |kind: &str| calls.get(kind).copied().unwrap_or_default();
     let each = |count: usize| format!("{}.{:02}", count / TASKS, count % TASKS * 100 / TASKS);
     println!("batch {round}: {} writes per task by the operator: {calls:?}", each(writes));
-    // At most four status writes, on a busy machine: waiting, why it waits, running, finished.
-    assert!(of("patch tasks/status") <= 4 * TASKS, "{calls:?}");
+    // At most three status writes: waiting, running, finished. Why a task of a burst waits is written later, if it still does.
+    assert!(of("patch tasks/status") <= 3 * TASKS, "{calls:?}");
     // The operator learns of tasks from its watch.
     assert_eq!(of("get tasks") + of("list tasks"), 0, "{calls:?}");
     assert_eq!(of("create pods") + of("delete pods"), 0, "the pool has a fixed size: {calls:?}");
