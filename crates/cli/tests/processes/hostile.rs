@@ -35,8 +35,10 @@ const HEALTH: &str = "/grpc.health.v1.Health/Check";
 /// Upper bound on the time until all silent connections are closed: each may be silent for ten seconds (`Limits::first_call`), and half
 /// as much is slack.
 const MAX_SILENCE: Duration = Duration::from_secs(15);
-/// Growth of the control plane's memory that no single input exceeds: twice what the elements of one message may take.
-pub(crate) const MAX_GROWTH_MIB: u64 = 128;
+/// Memory of the elements of one message by estimate (`MAX_DECODED` in `message_limits` of the control plane), in MiB.
+const MAX_DECODED_MIB: u64 = 64;
+/// Growth of the control plane's memory that no single input exceeds: the largest one is two messages.
+const MAX_GROWTH_MIB: u64 = 2 * MAX_DECODED_MIB;
 
 /// Largest resident memory of a process so far, in MiB.
 pub(crate) fn peak(pid: i32) -> Result<u64> {
