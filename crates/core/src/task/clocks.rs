@@ -63,11 +63,11 @@ impl Task {
     /// others, or for a person.
     /// A worker that comes back has a moment to report what ended while it was away.
     pub fn due(&self) -> Option<Timestamp> {
-        self.due_if_sent(|at| at)
+        self.due_with_send_time(|at| at)
     }
 
     /// As [`due`](Self::due), where `sent` returns when an assignment of a time was sent: its worker may accept it for some time since then.
-    pub fn due_if_sent(&self, sent: impl FnOnce(Timestamp) -> Timestamp) -> Option<Timestamp> {
+    pub fn due_with_send_time(&self, sent: impl FnOnce(Timestamp) -> Timestamp) -> Option<Timestamp> {
         fn earliest<const N: usize>(times: [Option<Timestamp>; N]) -> Option<Timestamp> {
             times.into_iter().flatten().min()
         }

@@ -29,5 +29,5 @@ impl<B: Backend> Engine<B> {
 
 /// Returns the deadline of a task on a worker, of which no assignment from before `accept_from` could be accepted earlier.
 pub(super) fn due(task: &Task, accept_from: Timestamp) -> Option<Timestamp> {
-    task.due_if_sent(|at| at.max(accept_from.min(at + MAX_SLOW)))
+    task.due_with_send_time(|at| at.max(accept_from.min(at + MAX_SLOW)))
 }
