@@ -24,6 +24,8 @@ impl Workers {
     }
 }
 
+/// Numbers of workers by agent. Each [`Group`](super::group::Group) has its own, and to add those of an agent up would cost work for each
+/// of its isolated tasks, which are groups of their own.
 #[derive(Debug, Default)]
 pub(super) struct Isolation {
     agents: HashMap<AgentKey, Workers>,
