@@ -59,13 +59,14 @@ impl WorkerPods {
     }
 
     /// Awaits a pod that was created, if it is of this scope.
-    pub(crate) fn created(&self, namespace: &str, uid: &str) {
-        if self.scope.as_deref().is_none_or(|scope| scope == namespace) {
-            self.awaited.lock().add(uid);
+    pub(crate) fn created(&self, pod: &Arc<Pod>) {
+        let namespace = pod.metadata.namespace.as_deref();
+        if self.scope.as_deref().is_none_or(|scope| namespace == Some(scope)) {
+            self.awaited.lock().add(pod);
         }
     }
 
-    /// Returns whether a created pod is not delivered yet. What is delivered after this call is found by a later [`Self::of`].
+    /// Returns whether a created pod is not delivered yet.
     pub(crate) fn awaits(&self, uid: &str) -> bool {
         self.awaited.lock().contains(uid)
     }
@@ -75,13 +76,25 @@ impl WorkerPods {
         self.awaited.lock().remove(uid);
     }
 
-    /// Returns the pods of an agent.
+    /// Awaits no pod of an agent any longer.
+    pub(crate) fn forget_of(&self, namespace: &str, agent: &str) {
+        self.awaited.lock().remove_of(namespace, agent);
+    }
+
+    /// Returns the pods of an agent, also those that are not delivered yet. They are there: ignoring one would create it twice, and end its
+    /// session.
     pub(crate) fn of(&self, namespace: &str, agent: &str) -> Vec<Arc<Pod>> {
+        // First: one that is delivered meanwhile is in the store.
+        let mut awaited = self.awaited.lock().of(namespace, agent);
         let by_agent = self.by_agent.lock();
         let known = by_agent.get(&ObjectRef::new(agent).within(namespace));
         let pods = known.into_iter().flatten().filter_map(|pod| self.look_up(pod));
         // The label may have changed.
-        pods.filter(|pod| pod.labels().get(AGENT).is_some_and(|label| label == agent)).collect()
+        let mut pods: Vec<_> = pods.filter(|pod| is_of(pod, namespace, agent)).collect();
+        let delivered: HashSet<_> = pods.iter().map(|pod| &pod.metadata.uid).collect();
+        awaited.retain(|pod| !delivered.contains(&pod.metadata.uid));
+        pods.append(&mut awaited);
+        pods
     }
 
     fn look_up(&self, pod: &ObjectRef<Pod>) -> Option<Arc<Pod>> {
@@ -106,7 +119,7 @@ impl WorkerPods {
     /// Follows a change that the store has. Returns the agents whose pods may have changed.
     fn observe(&self, change: &Event<Pod>) -> HashSet<ObjectRef<Guarded<Agent>>> {
         let agents = self.observe_agents(change);
-        // Last, so that a pod which is not awaited any more is found.
+        // Last, so that a pod which is not awaited any more is in the store.
         self.awaited.lock().observe(change);
         if matches!(change, Event::InitDone) {
             self.synced.cancel();
@@ -152,6 +165,12 @@ impl WorkerPods {
             Event::Init | Event::InitApply(_) => HashSet::new(),
         }
     }
+}
+
+/// Returns whether a pod runs a worker of an agent.
+fn is_of(pod: &Pod, namespace: &str, agent: &str) -> bool {
+    let is_labelled = pod.labels().get(AGENT).is_some_and(|label| label == agent);
+    is_labelled && pod.metadata.namespace.as_deref() == Some(namespace)
 }
 
 /// Returns the agent whose worker a pod runs.
@@ -305,6 +324,36 @@ mod tests {
             (vec!["b".to_owned()], vec!["d".to_owned()])
         );
         assert_eq!(pods.by_agent.lock().len(), 2, "agents without pods are forgotten");
+    }
+
+    #[test]
+    fn awaited_pods_are_found_by_their_agent() {
+        let (pods, mut writer) = WorkerPods::new(Some("team".to_owned()));
+        let created = |namespace: &str, agent: &str, name: &str| {
+            let mut pod = pod(agent, name);
+            (pod.metadata.namespace, pod.metadata.uid) = (Some(namespace.to_owned()), Some(name.to_owned()));
+            pods.created(&Arc::new(pod.clone()));
+            pod
+        };
+        let first = created("team", "one", "a");
+        for (namespace, agent, name) in [("team", "one", "b"), ("team", "two", "c"), ("other", "one", "d")] {
+            created(namespace, agent, name);
+        }
+        assert_eq!(
+            (names(&pods, "one"), names(&pods, "none")),
+            (vec!["a".to_owned(), "b".to_owned()], vec![])
+        );
+        assert!(pods.of("other", "one").is_empty(), "it is of another scope");
+        // It is delivered, and about to be awaited no longer.
+        let change = Event::Apply(first);
+        writer.apply_watcher_event(&change);
+        pods.observe_agents(&change);
+        assert_eq!(names(&pods, "one"), ["a", "b"]);
+        pods.observe(&change);
+        assert_eq!(names(&pods, "one"), ["a", "b"]);
+        pods.forget_of("team", "one");
+        assert_eq!(names(&pods, "one"), ["a"]);
+        assert_eq!(names(&pods, "two"), ["c"]);
     }
 
     /// What is looked at for an agent is its own, however many pods there are.

@@ -70,7 +70,7 @@ impl Agents {
         let pod: Arc<Pod> = Arc::from(pod);
         let worker = started(&pod, task, hash);
         for scope in &self.pods {
-            scope.created(&namespace, &worker.uid);
+            scope.created(&pod);
         }
         state.creations.add(&pod);
         pods.push(worker);

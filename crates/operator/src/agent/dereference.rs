@@ -125,16 +125,13 @@ pub(super) fn worker_pods(
     now: Timestamp,
 ) -> Vec<WorkerPod> {
     let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
-    let watched: Vec<_> = pods.iter().flat_map(|pods| pods.of(&namespace, &name)).collect();
-    let delivered: HashSet<_> = watched.iter().map(|pod| &pod.metadata.uid).collect();
-    let undelivered = creations.undelivered().filter(|pod| !delivered.contains(&pod.metadata.uid));
     let reports = Reports::of(demand);
-    let convert = |pod: &Arc<Pod>| WorkerPod {
-        origin: origin::of(pod, agent, creations, recorded_since),
-        ..worker_pod(pod, &reports, now)
+    let convert = |pod: Arc<Pod>| WorkerPod {
+        origin: origin::of(&pod, agent, creations, recorded_since),
+        ..worker_pod(&pod, &reports, now)
     };
-    let mut pods: Vec<_> =
-        watched.iter().chain(undelivered).map(convert).filter(|pod| pod.origin != Origin::Foreign).collect();
+    let found = pods.iter().flat_map(|pods| pods.of(&namespace, &name));
+    let mut pods: Vec<_> = found.map(convert).filter(|pod| pod.origin != Origin::Foreign).collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     pods
 }

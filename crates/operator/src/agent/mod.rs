@@ -146,8 +146,11 @@ impl Reconciler<Agent> for Agents {
     }
 
     fn deleted(&self, agent: &Agent) {
+        let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
         self.states.lock().remove(&full_name(agent));
-        self.authorities.forget(&agent.namespace().unwrap_or_default());
+        // Without its state, no creation is known of pods that the watch has not delivered, and they would be ended.
+        self.pods.iter().for_each(|pods| pods.forget_of(&namespace, &name));
+        self.authorities.forget(&namespace);
         // A pending signal suffices.
         let _ = self.deleted.try_send(());
     }
@@ -228,8 +231,6 @@ impl Agents {
         demand: &DemandSnapshot,
         now: Timestamp,
     ) -> (Vec<WorkerPod>, Vec<WorkerPod>) {
-        // First: a pod that is delivered meanwhile is among those of the watch.
-        state.creations.delivered(|uid| !self.awaits(uid));
         let known = (&state.creations, self.context.pods_recorded_since);
         let mut pods = dereference::worker_pods(agent, &self.pods, demand, known, now);
         for index in state.history.observe(&mut pods, Instant::now()) {

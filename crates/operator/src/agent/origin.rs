@@ -5,7 +5,6 @@
 //! new pods. The record outlives the operator, and names the labels that the pod was created with. Pure.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
@@ -93,29 +92,14 @@ pub(super) struct Creation {
     /// Its labels, as its record names them.
     pub labels: String,
     is_recorded: bool,
-    /// The pod as it was created, until the watch has delivered it.
-    undelivered: Option<Arc<Pod>>,
 }
 
 impl Creations {
     /// Adds a pod that a create call has returned.
-    pub(super) fn add(&mut self, pod: &Arc<Pod>) {
+    pub(super) fn add(&mut self, pod: &Pod) {
         let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
         let labels = reserved_labels(pod.labels());
-        let undelivered = Some(Arc::clone(pod));
-        self.0.insert(uid.clone(), Creation { name, uid, labels, is_recorded: false, undelivered });
-    }
-
-    /// Notes which pods the watch has delivered, by their UIDs.
-    pub(super) fn delivered(&mut self, is_delivered: impl Fn(&str) -> bool) {
-        for creation in self.0.values_mut().filter(|creation| is_delivered(&creation.uid)) {
-            creation.undelivered = None;
-        }
-    }
-
-    /// Returns the pods that the watch has not delivered yet. They are there: ignoring one would create it twice, and end its session.
-    pub(super) fn undelivered(&self) -> impl Iterator<Item = &Arc<Pod>> {
-        self.0.values().filter_map(|creation| creation.undelivered.as_ref())
+        self.0.insert(uid.clone(), Creation { name, uid, labels, is_recorded: false });
     }
 
     /// Forgets the pods that are not there any more.

@@ -19,6 +19,7 @@ use super::super::demand::DemandSnapshot;
 use super::super::dereference::{self, PodLifecycle};
 use super::*;
 use crate::context::tests::{api_server, context};
+use crate::controller::Reconciler;
 use crate::kind::Guarded;
 use crate::pods::WorkerPods;
 
@@ -271,6 +272,19 @@ async fn undelivered_pod_without_an_end_is_forgotten() {
     operator.execute(&agent, "coder", &mut state, &mut own, &abandoned(), HASH).await.unwrap();
     assert_eq!(observe(&operator, &mut state), []);
     assert!(!watched.awaits("uid-0"));
+}
+
+/// The next agent of its name has no state with their creation.
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_deleted_agent_are_not_awaited() {
+    let server = Arc::new(ApiServer { answers: 9, ..ApiServer::default() });
+    let (operator, _watched, _writer) = server.watching_operator();
+    let (agent, mut state) = (agent(), AgentState::default());
+    let one = Plan { start: 1, ..Plan::default() };
+    operator.start_workers(&agent, &mut state, &mut Vec::new(), &one, HASH).await.unwrap();
+    assert_eq!(observe(&operator, &mut state).len(), 1);
+    operator.deleted(&agent);
+    assert_eq!(observe(&operator, &mut AgentState::default()), []);
 }
 
 /// A caller of the API can name the resource of a task that was refused, or one that is refused in a moment.

@@ -89,7 +89,6 @@ impl Cluster {
         for pod in self.pods.values() {
             pods.apply(&mut writer, pod.clone());
         }
-        state.creations.delivered(|_| true);
         let known = (&state.creations, RECORDED_SINCE.parse().unwrap());
         let now = AFTER.parse().unwrap();
         let mut pods = dereference::worker_pods(&self.agent, &[pods], &demand, known, now);
@@ -122,7 +121,7 @@ fn none() -> Vec<String> {
 async fn created_pod_is_announced_once_recorded() {
     let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
     let pod = cluster.create_worker(AFTER);
-    state.creations.add(&Arc::new(pod));
+    state.creations.add(&pod);
     assert_eq!(cluster.observe(&mut state, &[]), (none(), none()), "the next operator would delete it");
     // The condition is written, and the watch is behind.
     let unrecorded = cluster.pods.clone();
@@ -155,7 +154,7 @@ async fn pod_without_a_record_is_replaced() {
 async fn worker_whose_record_was_dropped_is_drained() {
     let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
     let pod = cluster.create_worker(AFTER);
-    state.creations.add(&Arc::new(pod));
+    state.creations.add(&pod);
     cluster.record(&mut state.creations);
     // A virtual kubelet writes a status without the conditions of others, and the operator is started again.
     cluster.change("coder-1", |pod| pod.status = None);
@@ -228,7 +227,7 @@ fn set_container(pod: &mut Pod, state: Value) {
 async fn copies_of_a_worker_pod_are_never_announced() {
     let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
     let pod = cluster.create_worker(AFTER);
-    state.creations.add(&Arc::new(pod));
+    state.creations.add(&pod);
     cluster.record(&mut state.creations);
     let original = cluster.pods["coder-1"].clone();
     // With its labels, its owner and its status, which the cluster drops.
@@ -273,7 +272,7 @@ async fn changed_labels_void_the_record() {
     {
         let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
         let pod = cluster.create_worker(AFTER);
-        state.creations.add(&Arc::new(pod));
+        state.creations.add(&pod);
         cluster.record(&mut state.creations);
         cluster.change("coder-1", label("team", "mine"));
         assert_eq!(
@@ -293,7 +292,7 @@ async fn changed_labels_void_the_record() {
     // The pod of another agent is none of this one.
     let (mut cluster, mut state) = (Cluster::new(), AgentState::default());
     let pod = cluster.create_worker(AFTER);
-    state.creations.add(&Arc::new(pod));
+    state.creations.add(&pod);
     cluster.record(&mut state.creations);
     cluster.change("coder-1", label("rota.dev/agent", "reviewer"));
     cluster.agent.metadata.name = Some("reviewer".into());
@@ -333,11 +332,8 @@ async fn upgrade_keeps_the_pods_of_earlier_versions() {
 fn creations_are_forgotten_with_their_pods() {
     let (mut cluster, mut creations) = (Cluster::new(), Creations::default());
     for _ in 0..2 {
-        creations.add(&Arc::new(cluster.create_worker(AFTER)));
+        creations.add(&cluster.create_worker(AFTER));
     }
-    creations.delivered(|uid| uid == "uid-2");
-    let undelivered: Vec<_> = creations.undelivered().map(|pod| pod.name_any()).collect();
-    assert_eq!(undelivered, ["coder-1"]);
     creations.retain(&[WorkerPod { uid: "uid-1".into(), ..WorkerPod::default() }]);
     let kept: Vec<_> = creations.unrecorded().into_iter().map(|creation| creation.uid).collect();
     assert_eq!(kept, ["uid-1"]);
