@@ -91,7 +91,7 @@ macro_rules! conformance {
                 epochs_grow_with_each_hello named_attempts_continue unnamed_attempts_are_lost replaced_process_cannot_return lost_epochs_are_not_given_again attempt_with_older_fence_is_lost
                 new_process_replaces_the_old superseded_end_releases_nothing session_end_releases_its_tasks
                 sessions_survive_a_reopen files_wait_for_the_disk_of_their_worker attempt_that_only_stores_ends_no_worker lost_attempt_returns_after_a_reopen worker_of_another_agent_resumes_nothing
-                names_stay_with_their_agent
+                names_stay_with_their_agent drains_end_with_the_session_of_their_process
             }
             timers {
                 start_time_delays_a_task queue_timeout_fails_a_task queue_timeout_counts_no_outage retry_becomes_due unaccepted_assignment_is_requeued assignment_waits_for_the_lease_of_its_worker total_timeout_fails_a_task

@@ -13,7 +13,7 @@ use rota_core::quota::CredentialId;
 use rota_core::spending::{self, Account, BudgetWait};
 use rota_core::task::{self, Body, Event, Task, WorkerRef};
 use rota_core::workflow::{self, Step, Workflow};
-use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkflowId};
+use rota_core::{AgentName, Epoch, Fence, Namespace, RouteId, TaskId, Timestamp, WorkerName, WorkflowId};
 use serde::{Deserialize, Serialize};
 
 pub use self::sessions::{EndSession, OpenSession, Session};
@@ -40,6 +40,12 @@ pub enum Command {
     },
     OpenSession(OpenSession),
     EndSession(EndSession),
+    /// Drains a process of a worker until its session ends. Changes nothing if it has none.
+    DrainWorker {
+        namespace: Namespace,
+        worker: WorkerName,
+        instance: String,
+    },
     /// Create or update an agent.
     PutAgent(PutAgent),
     DeleteAgent {

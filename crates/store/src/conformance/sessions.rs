@@ -1,9 +1,9 @@
 //! Sessions of workers: which attempts continue, which are lost, and which sessions decide.
 
 use rota_core::task::{Command, EventEffect, Item, Reply, State};
-use rota_core::{AgentName, Epoch, Fence};
+use rota_core::{AgentName, Epoch, Fence, WorkerName};
 
-use super::harness::{Harness, attempt_of, end_session, make, open_session, session};
+use super::harness::{Harness, attempt_of, end_session, make, namespace, open_session, session};
 use crate::{Command as Change, OpenSession, Refused, Reply as Answer};
 
 pub async fn epochs_grow_with_each_hello(t: &mut Harness) {
@@ -291,4 +291,35 @@ pub async fn attempt_that_only_stores_ends_no_worker(t: &mut Harness) {
         t.cancel(ids[0]).await;
         t.cancel(ids[1]).await;
     }
+}
+
+async fn drain(t: &mut Harness, instance: &str) {
+    let (worker, instance) = (WorkerName::new("w").unwrap(), instance.to_owned());
+    t.one(Change::DrainWorker { namespace: namespace("n"), worker, instance }).await.unwrap();
+}
+
+/// Returns whether the only open session is that of a drained process.
+async fn is_draining(t: &Harness) -> bool {
+    let sessions = t.store.snapshot().await.unwrap().sessions;
+    assert_eq!(sessions.len(), 1);
+    sessions[0].draining
+}
+
+pub async fn drains_end_with_the_session_of_their_process(t: &mut Harness) {
+    drain(t, "process 1").await;
+    t.hello("w").await;
+    drain(t, "process 2").await;
+    assert!(!is_draining(t).await);
+    drain(t, "process 1").await;
+    t.reopen().await;
+    assert!(is_draining(t).await);
+    let (again, _) = t.hello_again("w", "process 1", Vec::new()).await;
+    assert!(is_draining(t).await);
+    t.one(end_session(&again)).await.unwrap();
+    drain(t, "process 1").await;
+    t.hello_again("w", "process 1", Vec::new()).await;
+    assert!(!is_draining(t).await, "its session had ended");
+    drain(t, "process 1").await;
+    t.hello_again("w", "process 2", Vec::new()).await;
+    assert!(!is_draining(t).await, "it is another process");
 }

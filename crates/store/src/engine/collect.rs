@@ -130,6 +130,9 @@ impl<B: Backend> Engine<B> {
                 Command::EndSession(end) => {
                     self.collect_worker((end.namespace.clone(), end.session.worker.clone()), &mut load);
                 }
+                Command::DrainWorker { namespace, worker, .. } => {
+                    load.sessions.push((namespace.clone(), worker.clone()));
+                }
                 Command::PutAgent(put) => {
                     let key = (put.agent.namespace.clone(), WaitKey::Agent(put.agent.name.clone()));
                     load.waits.push(WaitsPage { key, limit: MAX_FOLLOW_UPS });

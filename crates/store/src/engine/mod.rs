@@ -244,6 +244,9 @@ impl<B: Backend> Engine<B> {
             Command::ClockJumped { by } => Ok(Ok(self.clock_jumped(by, now))),
             Command::OpenSession(open) => self.open_session(open, now),
             Command::EndSession(end) => self.end_session(end, now),
+            Command::DrainWorker { namespace, worker, instance } => {
+                Ok(Ok(self.drain_worker((namespace, worker), &instance)))
+            }
             Command::PutAgent(put) => Ok(self.put_agent(put, now)),
             Command::DeleteAgent { namespace, name } => Ok(self.delete_agent(namespace, name, now)),
             Command::EndCoolDown { namespace, credential, how } => {

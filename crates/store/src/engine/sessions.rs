@@ -1,4 +1,4 @@
-//! Sessions of workers: each Hello raises the epoch, and the end of a session releases the worker's tasks.
+//! Sessions of workers: each Hello raises the epoch, a drain lasts until the end of a session, and that releases the worker's tasks.
 
 use std::collections::HashSet;
 
@@ -86,6 +86,8 @@ impl<B: Backend> Engine<B> {
             let _ = self.apply(task, command, now)?;
         }
         self.write_set.sessions.insert(key.clone(), Some((epoch, open.agent.clone())));
+        // A drain that was requested while the worker was away still holds for the same process.
+        let draining = row.is_some_and(|row| row.draining && row.instance == open.instance);
         let session = Session {
             namespace: open.namespace,
             worker: open.worker,
@@ -95,6 +97,7 @@ impl<B: Backend> Engine<B> {
             replica: open.replica,
             open: true,
             since: now,
+            draining,
         };
         self.write_set.session_rows.put(key, session.into());
         Ok(Ok(Answer::Session(epoch, attempts)))
@@ -123,7 +126,8 @@ impl<B: Backend> Engine<B> {
         match row.session {
             Ok(row) if row.open => {
                 self.write_set.sessions.insert(key.clone(), None);
-                self.write_set.session_rows.put(key, Session { open: false, since: now, ..row }.into());
+                let ended = Session { open: false, since: now, draining: false, ..row };
+                self.write_set.session_rows.put(key, ended.into());
             }
             Ok(_) => {}
             Err(_) => {
@@ -134,6 +138,15 @@ impl<B: Backend> Engine<B> {
             }
         }
         Ok(Ok(Reply::Ended(freed).into()))
+    }
+
+    /// Marks a process of a worker as draining, if it has a session.
+    pub(super) fn drain_worker(&mut self, key: SessionKey, instance: &str) -> Answer {
+        let row = self.write_set.session_rows.get(&key).cloned().and_then(|row| row.session.ok());
+        if let Some(row) = row.filter(|row| row.open && !row.draining && row.instance == instance) {
+            self.write_set.session_rows.put(key, Session { draining: true, ..row }.into());
+        }
+        Reply::Deleted.into()
     }
 
     /// Returns the loss that these tasks of a worker have. Which of several running attempts ended it is not known.

@@ -49,4 +49,7 @@ pub struct Session {
     pub open: bool,
     /// When it was opened, or ended.
     pub since: Timestamp,
+    /// Whether a drain of this process was requested. It ends with the session.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
 }

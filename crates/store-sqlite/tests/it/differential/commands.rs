@@ -177,6 +177,11 @@ pub(super) fn build(op: &Op, view: &View) -> Command {
             seen: None,
             message: "disconnected".to_owned(),
         }),
+        Op::Drain { namespace: space, worker: name, instance } => Command::DrainWorker {
+            namespace: namespace(*space),
+            worker: worker(*name),
+            instance: format!("process {instance}"),
+        },
         Op::PutAgent { namespace: space, agent: name, payload, must_exist } => Command::PutAgent(PutAgent {
             agent: Agent {
                 namespace: namespace(*space),

@@ -58,6 +58,11 @@ pub(crate) enum Op {
         worker: u8,
         old: bool,
     },
+    Drain {
+        namespace: u8,
+        worker: u8,
+        instance: u8,
+    },
     PutAgent {
         namespace: u8,
         agent: u8,
@@ -183,6 +188,8 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..8_u8, 0..3_u8, weighted(0.2, Just(()))).prop_map(|(namespace, worker, old)| {
             Op::End { namespace, worker, old: old.is_some() }
         }),
+        1 => (0..8_u8, 0..3_u8, 0..2_u8)
+            .prop_map(|(namespace, worker, instance)| Op::Drain { namespace, worker, instance }),
         3 => (0..8_u8, 0..2_u8, 0..3_u8, weighted(0.3, any::<bool>())).prop_map(
             |(namespace, agent, payload, must_exist)| Op::PutAgent { namespace, agent, payload, must_exist }
         ),
