@@ -207,6 +207,7 @@ impl CommitApplier {
         let mut entry = WorkerEntry::new(profile, session.epoch, session.instance.clone(), session.since);
         // Its next Hello shows whether its token does.
         entry.named = true;
+        entry.draining = session.draining;
         entry
     }
 }

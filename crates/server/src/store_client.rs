@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use crate::indexer::IndexState;
-use crate::keys::AgentKey;
+use crate::keys::{AgentKey, WorkerKey};
 use crate::metrics::Refusal;
 use crate::options::WorkLimits;
 use crate::overload::Overload;
@@ -230,6 +230,13 @@ impl StoreClient {
             Some(Ok(Reply::Ended(freed))) => Ok(freed),
             _ => Ok(0),
         }
+    }
+
+    /// Marks processes of workers as draining.
+    pub(crate) async fn drain_workers(&self, drained: Vec<(WorkerKey, String)>) -> Result<(), Status> {
+        let drain = |((namespace, worker), instance)| Command::DrainWorker { namespace, worker, instance };
+        self.apply(drained.into_iter().map(drain).collect()).await.map_err(status::store)?;
+        Ok(())
     }
 
     /// Assigns ready tasks to a worker. Returns how many, or `None` if all avoid the worker; refused if the worker's session

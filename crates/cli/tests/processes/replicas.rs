@@ -3,11 +3,14 @@
 mod group;
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
 use rota_proto::v1::{Limits, TaskState, WatchTaskRequest};
+use rota_proto::worker::v1::session_response::Kind as Incoming;
 use rota_testkit::postgres::{PostgresServer, Stop};
+use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::tasks;
 
 pub(crate) use self::group::Replicas;
@@ -256,5 +259,27 @@ async fn revoked_token_is_refused_by_every_owner() -> Result<()> {
     command.env("ROTA_TOKEN_FILE", fixture.dir().join("one.token"));
     let ended = Process::start("again", command).ended().await;
     assert!(!ended.status.success() && ended.output.contains("was revoked"), "{}", ended.output);
+    Ok(())
+}
+
+/// Of a worker that does not note it by itself, as one that was cut off before the message arrived.
+#[tokio::test]
+async fn drain_survives_a_takeover() -> Result<()> {
+    let mut replicas = Replicas::start(PostgresServer::shared().database()?, Graces::LONG, 2).await?;
+    workload::agent(&replicas.fixture.client()?).await?;
+    let token = std::fs::read_to_string(replicas.fixture.worker_token(workload::AGENT, "one").await?)?;
+    let join = async |fixture: &Fixture| {
+        let client = fixture.client_with(token.trim(), Duration::from_secs(60))?;
+        RawWorker::join(&client, raw::hello(workload::AGENT, "one", 1)).await
+    };
+    let _before = join(&replicas.fixture).await?;
+    let drained = replicas.fixture.rota(&["drain", workload::AGENT]).await.success();
+    assert_eq!(drained, "worker/one draining");
+    replicas.running[0].take().unwrap().kill().await;
+    replicas.owner_of(&[1]).await?;
+    let listed = tasks::workers(&replicas.fixture.client()?).await?;
+    assert!(listed.iter().any(|worker| worker.draining && !worker.connected), "{listed:?}");
+    let mut worker = join(&replicas.fixture).await?;
+    assert!(matches!(worker.receive().await?, Incoming::Drain(_)));
     Ok(())
 }

@@ -217,7 +217,7 @@ impl AgentService for Agents {
             deleted => deleted?,
         }
         self.barriers.flush().await;
-        self.drain(&key.0, &key.1, "", false, "the agent was deleted").await;
+        self.drain(&key.0, &key.1, "", false, "the agent was deleted").await?;
         Ok(Response::new(Empty {}))
     }
 
@@ -238,8 +238,9 @@ impl AgentService for Agents {
         let (namespace, name) = names::agent("name", &request.name)?;
         self.check_scope(scope, &(namespace.clone(), name.clone()))?;
         self.check_exists(&namespace, &name, &request.worker).await?;
-        let workers =
-            self.drain(&namespace, &name, &request.worker, request.only_idle, "a drain was requested").await;
+        let workers = self
+            .drain(&namespace, &name, &request.worker, request.only_idle, "a drain was requested")
+            .await?;
         Ok(Response::new(v1::DrainAgentResponse { workers }))
     }
 

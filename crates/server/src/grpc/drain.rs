@@ -47,7 +47,8 @@ impl Agents {
         own.map(|worker| worker.profile.worker.clone()).collect()
     }
 
-    /// Drains workers of an agent. Returns the names of those that drain now.
+    /// Drains workers of an agent until their sessions end, also across restarts. Returns the names of those that drain now. If
+    /// the store fails, they drain until this control plane ends.
     pub(super) async fn drain(
         &self,
         namespace: &Namespace,
@@ -55,20 +56,25 @@ impl Agents {
         only: &str,
         only_idle: bool,
         why: &str,
-    ) -> Vec<String> {
+    ) -> Result<Vec<String>, Status> {
         let workers = match WorkerName::new(only) {
             Ok(name) => vec![name],
             Err(_) => self.worker_names(namespace, agent).await,
         };
-        let mut drained = Vec::new();
+        let (mut drained, mut names) = (Vec::new(), Vec::new());
         for name in workers {
             let key = (namespace.clone(), name);
-            let Some(session) = self.sessions.scheduler.drain(&key, only_idle, now()) else { continue };
+            let Some((instance, session)) = self.sessions.scheduler.drain(&key, only_idle, now()) else {
+                continue;
+            };
+            // Before the commit: a caller that hangs up must not leave a draining worker without the request.
             if let Some(session) = session {
                 session.send(session_response::Kind::Drain(Drain { reason: why.to_owned() }));
             }
-            drained.push(n::worker(namespace.as_str(), &key.1));
+            names.push(n::worker(namespace.as_str(), &key.1));
+            drained.push((key, instance));
         }
-        drained
+        self.sessions.store.drain_workers(drained).await?;
+        Ok(names)
     }
 }

@@ -132,13 +132,14 @@ impl Scheduler {
         }
     }
 
-    /// Marks a worker as draining. `None` when there is no such worker, or when it must be idle and is not.
+    /// Marks a worker as draining, and returns its process. `None` when there is no such worker, or when it must be idle
+    /// and is not.
     pub(crate) fn drain(
         &self,
         key: &WorkerKey,
         only_idle: bool,
         now: Timestamp,
-    ) -> Option<Option<SessionHandle>> {
+    ) -> Option<(String, Option<SessionHandle>)> {
         let drained = self.update_any(key, |entry| {
             // A reserved slot counts as busy: the caller may stop the worker once it is drained. So do files that no storage has
             // taken yet, which may end with it.
@@ -148,7 +149,7 @@ impl Scheduler {
             if !std::mem::replace(&mut entry.draining, true) {
                 entry.stats.record(now, "draining", None);
             }
-            Some(entry.session.clone())
+            Some((entry.instance.clone(), entry.session.clone()))
         });
         drained.flatten()
     }

@@ -187,7 +187,7 @@ pub(super) async fn open(
         && deps.scheduler.update(&opened.key, &opened.worker, |entry| entry.draining) == Some(true)
     {
         session.send(Kind::Drain(wire::Drain {
-            reason: "a drain was requested while the worker was disconnected".to_owned(),
+            reason: "a drain was requested before the worker reconnected".to_owned(),
         }));
     }
     Ok(opened)

@@ -52,8 +52,8 @@ pub(super) async fn task(
             .agent
             .clone()
             .or_else(|| deps.scheduler.inspect(&key, |entry| entry.profile.agent.clone()));
-        // After a restart of this process, whether a worker drains is in its next Hello. Until then one that is not announced may
-        // finish what it runs, as one whose Hello claims to drain.
+        // After a restart of this process, whether a worker drains by itself is in its next Hello. Until then one that is not
+        // announced may finish what it runs, as one whose Hello claims to drain.
         identity::check(deps, holder, &key, &agent.ok_or_else(absent)?, true)?;
     }
     Ok(task)

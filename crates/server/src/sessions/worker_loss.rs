@@ -49,7 +49,8 @@ pub(crate) fn expire_session_after(
     spawn("session-grace", OnExit::Done, async move {
         loop {
             tokio::select! {
-                // A control plane that stops expires no session: the next one waits for the workers.
+                // A control plane that stops expires no session, also without a grace period: the next one waits for the workers.
+                biased;
                 () = deps.stop.cancelled() => return,
                 () = tokio::time::sleep_until(expires) => {}
             }

@@ -4,8 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rota_proto::v1::TaskState;
+use rota_proto::v1::{DrainAgentRequest, TaskState};
+use rota_proto::worker::v1::Hello;
 use rota_proto::worker::v1::resume_attempt::Kind as Resume;
+use rota_proto::worker::v1::session_response::Kind as Incoming;
 use rota_testkit::raw::{self, RawWorker};
 use rota_testkit::{Backend, Cluster, Setup, history, tasks};
 
@@ -127,6 +129,34 @@ async fn planned_stop_is_no_worker_loss() -> Result<()> {
     }
     let status = tasks::get(client, &task.name).await?.status.context("no status")?;
     assert_eq!((status.attempt, status.worker_losses), (2, 0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn drain_survives_a_restart() -> Result<()> {
+    let mut cluster = Cluster::start(Backend::Sqlite).await?;
+    let client = cluster.client().clone();
+    tasks::agent(&client, "echo", tasks::script([]), &[]).await?;
+    // Neither notes the drain by itself, as one that was cut off before the message arrived.
+    let mut before = Vec::new();
+    for worker in ["same", "other"] {
+        before.push(RawWorker::join(&client, raw::hello("echo", worker, 1)).await?);
+    }
+    let name = rota_proto::names::agent(tasks::NAMESPACE, "echo");
+    let drain = DrainAgentRequest { name, ..Default::default() };
+    assert_eq!(client.drain_agent(drain).await?.workers.len(), 2);
+    cluster.stop().await.context("it does not stop")?;
+    cluster.restart().await?;
+    let listed = tasks::workers(&client).await?;
+    let away = listed.iter().filter(|worker| worker.draining && !worker.connected);
+    assert_eq!(away.count(), 2, "{listed:?}");
+    let mut same = RawWorker::join(&client, raw::hello("echo", "same", 1)).await?;
+    assert!(matches!(same.receive().await?, Incoming::Drain(_)));
+    // A process that was started in the meantime is not drained.
+    let hello = Hello { instance: "another".to_owned(), ..raw::hello("echo", "other", 1) };
+    let mut other = RawWorker::join(&client, hello).await?;
+    let task = tasks::create(&client, tasks::task("echo")).await?;
+    assert_eq!(other.take().await?.task_id, task.uid);
     Ok(())
 }
 
