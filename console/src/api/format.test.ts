@@ -1,10 +1,21 @@
 import { expect, test } from "vitest";
-import { counted, dollars, id, isIn, query, span, word } from "./format";
+import { counted, createdAt, dollars, id, isIn, placeOf, query, span, word } from "./format";
 
 test("names and words", () => {
   expect(id("namespaces/default/tasks/hello")).toBe("hello");
   expect(id(undefined)).toBe("");
   expect(word("TASK_STATE_INPUT_REQUIRED", "TASK_STATE_")).toBe("input required");
+});
+
+test("the address of a page has the namespace and the id of its resource", () => {
+  expect(placeOf("namespaces/team/tasks/hello")).toEqual({ namespace: "team", id: "hello" });
+  expect(placeOf(undefined)).toEqual({ namespace: "", id: "" });
+});
+
+test("creation times are compared as times, of which the texts may have parts of a second", () => {
+  expect(createdAt({ createTime: "1970-01-01T00:00:01Z" })).toBe(1000);
+  expect(createdAt({ createTime: "1970-01-01T00:00:01.5Z" })).toBe(1500);
+  expect([createdAt({}), createdAt(undefined)]).toEqual([Number.NaN, Number.NaN]);
 });
 
 test("a resource is in one namespace, and not in those whose names begin alike", () => {

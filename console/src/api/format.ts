@@ -3,6 +3,16 @@ export function id(name: string | undefined): string {
   return name?.split("/").at(-1) ?? "";
 }
 
+/** Namespace and last part of a resource name, as pages have them in their addresses. */
+export function placeOf(name: string | undefined): { namespace: string; id: string } {
+  return { namespace: name?.split("/")[1] ?? "", id: id(name) };
+}
+
+/** Creation of a resource in milliseconds; `NaN` if it has none. */
+export function createdAt(resource: { createTime?: string } | undefined): number {
+  return Date.parse(resource?.createTime ?? "");
+}
+
 /** Whether a name is that of a resource of a namespace. The feed of another namespace may still be read. */
 export function isIn(namespace: string, name: string | undefined): boolean {
   return name?.startsWith(`namespaces/${namespace}/`) ?? false;

@@ -3,7 +3,7 @@ import { useNavigate } from "@tanstack/react-router";
 import { Command } from "cmdk";
 import { useEffect, useState } from "react";
 import { get } from "../api/client";
-import { id, query } from "../api/format";
+import { placeOf, query } from "../api/format";
 import type { Task, Workflow } from "../api/types";
 import { titleOf } from "../features/tasks/title";
 import { nameOf } from "../features/workflows/name";
@@ -75,8 +75,8 @@ export default function Palette({ onClose, onHelp }: { onClose: () => void; onHe
     onClose();
     void act();
   };
-  const openTask = (of: string, id: string) =>
-    go(() => navigate({ to: "/tasks/$namespace/$id", params: { namespace: of, id } }));
+  const openTask = (params: { namespace: string; id: string }) =>
+    go(() => navigate({ to: "/tasks/$namespace/$id", params }));
   return (
     <Command label="Commands" loop>
       <Command.Input
@@ -112,7 +112,7 @@ export default function Palette({ onClose, onHelp }: { onClose: () => void; onHe
             <Command.Item
               value={`open task ${name}`}
               keywords={[name]}
-              onSelect={() => openTask(namespace(), name)}
+              onSelect={() => openTask({ namespace: namespace(), id: name })}
             >
               Open the task with the id or name {name}
             </Command.Item>
@@ -133,7 +133,7 @@ export default function Palette({ onClose, onHelp }: { onClose: () => void; onHe
               <Command.Item
                 key={task.name}
                 value={`${titleOf(task)} ${task.alias} ${task.name}`}
-                onSelect={() => openTask(task.name?.split("/")[1] ?? "", id(task.name))}
+                onSelect={() => openTask(placeOf(task.name))}
               >
                 {titleOf(task)}
               </Command.Item>
@@ -150,7 +150,7 @@ export default function Palette({ onClose, onHelp }: { onClose: () => void; onHe
                   go(() =>
                     navigate({
                       to: "/workflows/$namespace/$id",
-                      params: { namespace: workflow.name?.split("/")[1] ?? "", id: id(workflow.name) },
+                      params: placeOf(workflow.name),
                     }),
                   )
                 }

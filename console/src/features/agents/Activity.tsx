@@ -1,5 +1,5 @@
 import { Link } from "@tanstack/react-router";
-import { word } from "../../api/format";
+import { placeOf, word } from "../../api/format";
 import type { Worker } from "../../api/types";
 import { Age, Moment } from "../../components/Age";
 
@@ -10,7 +10,7 @@ export function Activity({ worker }: { worker: Worker }) {
   if (!newest) {
     return null;
   }
-  const [, namespace = ""] = worker.name?.split("/") ?? [];
+  const { namespace } = placeOf(worker.name);
   return (
     <details>
       <summary>

@@ -2,7 +2,7 @@ import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { get, patch, post } from "../../api/client";
 import { useFeed, useWorkflowFeed } from "../../api/feed";
-import { id, query } from "../../api/format";
+import { placeOf, query } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { Schedule } from "../../api/types";
@@ -72,8 +72,7 @@ export function SchedulesPage() {
 
 function Row({ schedule, act }: { schedule: Schedule; act: (call: Promise<unknown>) => Promise<void> }) {
   const { name = "", spec = {}, status = {} } = schedule;
-  const own = id(name);
-  const namespace = name.split("/")[1] ?? "";
+  const { namespace, id: own } = placeOf(name);
   const running = status.active ?? [];
   const last = running.at(-1) ?? status.recent?.[0];
   const pause = (paused: boolean) => act(patch(`${name}?updateMask=spec.paused`, { name, spec: { paused } }));

@@ -5,7 +5,7 @@ import { useRef } from "react";
 import { withChange } from "../../api/changes";
 import { get } from "../../api/client";
 import { TASKS, useFeed } from "../../api/feed";
-import { id, isIn } from "../../api/format";
+import { isIn, placeOf } from "../../api/format";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
@@ -117,10 +117,7 @@ function Column({
                   className="card"
                   style={{ transform: `translateY(${row.start}px)` }}
                 >
-                  <Link
-                    to="/tasks/$namespace/$id"
-                    params={{ namespace: task.name?.split("/")[1] ?? "", id: id(task.name) }}
-                  >
+                  <Link to="/tasks/$namespace/$id" params={placeOf(task.name)}>
                     {titleOf(task)}
                   </Link>
                   <p className="quiet">

@@ -1,7 +1,7 @@
 import { useNavigate } from "@tanstack/react-router";
 import { useRef, useState } from "react";
 import { newKey, post } from "../../api/client";
-import { counted } from "../../api/format";
+import { counted, placeOf } from "../../api/format";
 import type { Task } from "../../api/types";
 import { Problem } from "../../components/Problem";
 import { continuationOf } from "./continuation";
@@ -26,14 +26,13 @@ export function Continue({ task, comments }: { task: Task; comments: Comment[] }
       key.current = { message, value: newKey() };
     }
     try {
-      const [, namespace = ""] = task.name?.split("/") ?? [];
+      const { namespace } = placeOf(task.name);
       const headers = { "Idempotency-Key": key.current.value };
       const made = await post<Task>(`namespaces/${namespace}/tasks`, continuationOf(task, message), headers);
       if (isDeadLetter(task)) {
         await settle(task, made);
       }
-      const id = made.name?.split("/")[3] ?? "";
-      await navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
+      await navigate({ to: "/tasks/$namespace/$id", params: placeOf(made.name) });
     } catch (error) {
       setProblem(error);
     }

@@ -1,7 +1,7 @@
 import { useNavigate } from "@tanstack/react-router";
 import { useState } from "react";
 import { call, post } from "../../api/client";
-import { query } from "../../api/format";
+import { placeOf, query } from "../../api/format";
 import type { Task, TaskSpec } from "../../api/types";
 import { keepDraft, keptDraft } from "../../drafts";
 import { CheckedBar, CheckedYaml } from "../workflows/CheckedYaml";
@@ -57,7 +57,7 @@ function Specification({
   discard: () => void;
 }) {
   const navigate = useNavigate();
-  const [, namespace = ""] = task.name?.split("/") ?? [];
+  const { namespace } = placeOf(task.name);
   const draft = useDraft<TaskSpec>(begin, task.name ?? "", {
     kind: "Task",
     read: (text) => readAs<TaskSpec>(text, "Task", "prompt"),
@@ -71,8 +71,7 @@ function Specification({
       const made = await post<Task>(`namespaces/${namespace}/tasks`, replayOf(task, spec), headers);
       keep(undefined);
       await settle(task, made);
-      const id = made.name?.split("/")[3] ?? "";
-      await navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
+      await navigate({ to: "/tasks/$namespace/$id", params: placeOf(made.name) });
     },
   });
   return (

@@ -6,7 +6,7 @@ import { get, patch, post } from "../../api/client";
 import { changeAsSeen, ifMatch } from "../../api/conflict";
 import { forEach } from "../../api/each";
 import { TASKS, useFeed } from "../../api/feed";
-import { counted, dollars, id, isIn } from "../../api/format";
+import { counted, dollars, id, isIn, placeOf } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
@@ -230,8 +230,7 @@ export function TasksPage() {
   }, []);
   const open = useCallback(
     ({ name }: Task) => {
-      const [, namespace = "", , id = ""] = name?.split("/") ?? [];
-      void navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
+      void navigate({ to: "/tasks/$namespace/$id", params: placeOf(name) });
     },
     [navigate],
   );
@@ -430,10 +429,7 @@ const TaskRow = memo(function TaskRow({
         <State value={task.status?.state} prefix="TASK_STATE_" />
       </td>
       <td className="name">
-        <Link
-          to="/tasks/$namespace/$id"
-          params={{ namespace: task.name?.split("/")[1] ?? "", id: id(task.name) }}
-        >
+        <Link to="/tasks/$namespace/$id" params={placeOf(task.name)}>
           {titleOf(task)}
         </Link>
         {snippet && <div className="quiet">{visibleLine(snippet)}</div>}

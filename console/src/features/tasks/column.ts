@@ -1,4 +1,5 @@
 import { newer, withChange } from "../../api/changes";
+import { createdAt } from "../../api/format";
 import type { Task } from "../../api/types";
 
 /** Tasks of a page of the server. */
@@ -13,8 +14,6 @@ export interface Page {
   /** Creation of the oldest of them. */
   oldest?: string | undefined;
 }
-
-const created = ({ createTime }: Task) => Date.parse(createTime ?? "");
 
 /** Returns a page as the server has read it, without the tasks that have left its column meanwhile. */
 export function asRead(page: Page, isHere: (task: Task) => boolean): Page {
@@ -51,7 +50,7 @@ export function moved(
     return undefined;
   }
   if (last?.nextPageToken) {
-    const later = created(task) - Date.parse(last.oldest ?? "");
+    const later = createdAt(task) - Date.parse(last.oldest ?? "");
     if (later < 0) {
       // It is on a further page.
       return pages;
@@ -61,7 +60,7 @@ export function moved(
       return undefined;
     }
   }
-  const isAfter = (one: Task) => created(one) <= created(task);
+  const isAfter = (one: Task) => createdAt(one) <= createdAt(task);
   const at = pages.findIndex(({ tasks = [] }) => tasks.some(isAfter));
   const index = at < 0 ? pages.length - 1 : at;
   return pages.map((page, one) => {

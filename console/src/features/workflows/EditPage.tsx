@@ -2,7 +2,7 @@ import { useQuery } from "@tanstack/react-query";
 import { useNavigate, useSearch } from "@tanstack/react-router";
 import { type ComponentType, useMemo, useState } from "react";
 import { call, get } from "../../api/client";
-import { query } from "../../api/format";
+import { placeOf, query } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import type { Workflow, WorkflowSpec } from "../../api/types";
 import { useMayAct } from "../../components/Acting";
@@ -61,7 +61,7 @@ function Source({ from }: { from: string | undefined }) {
     <Editor
       key={draft === null ? "original" : "draft"}
       // A workflow that is made from another one runs where that one did.
-      namespace={from?.split("/")[1] ?? shown}
+      namespace={placeOf(from).namespace || shown}
       begin={begin}
       keep={keep}
       discard={draft === null ? undefined : discard}
@@ -93,8 +93,7 @@ function Editor({ namespace, begin, keep, discard }: Props) {
       const path = `namespaces/${namespace}/workflows${query({ idempotencyKey })}`;
       const { name } = await call<Workflow>("POST", path, { spec });
       keep(undefined);
-      const [, , , id = ""] = name?.split("/") ?? [];
-      await navigate({ to: "/workflows/$namespace/$id", params: { namespace, id } });
+      await navigate({ to: "/workflows/$namespace/$id", params: placeOf(name) });
     },
   });
   // The picture is that of the last text that the server has accepted.

@@ -2,7 +2,7 @@ import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { useEffect, useMemo, useRef, useState } from "react";
 import { get, post } from "../../api/client";
-import { id, word } from "../../api/format";
+import { id, placeOf, word } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
 import type { StepStatus, WatchWorkflowResponse, Workflow } from "../../api/types";
 import { troubleOf, useStream } from "../../api/useStream";
@@ -114,8 +114,7 @@ function OneWorkflow({ name }: { name: string }) {
   const quietly = (verb: string, body?: unknown) => void act(verb, body).catch(() => {});
   const rerun = async (idempotencyKey: string, from: { reuseResults?: boolean; steps?: string[] } = {}) => {
     const next = await act<Workflow>("rerun", { idempotencyKey, ...from });
-    const [, namespace = "", , id = ""] = next.name?.split("/") ?? [];
-    await navigate({ to: "/workflows/$namespace/$id", params: { namespace, id } });
+    await navigate({ to: "/workflows/$namespace/$id", params: placeOf(next.name) });
   };
   if (!workflow || !isWhole) {
     return <Unread title="Workflow" error={link.error} />;
@@ -219,7 +218,7 @@ function OneWorkflow({ name }: { name: string }) {
               {step.lastTask ? (
                 <Link
                   to="/tasks/$namespace/$id"
-                  params={{ namespace: name.split("/")[1] ?? "", id: id(step.lastTask) }}
+                  params={{ namespace: placeOf(name).namespace, id: id(step.lastTask) }}
                 >
                   {step.name}
                 </Link>
@@ -235,7 +234,7 @@ function OneWorkflow({ name }: { name: string }) {
             <td>
               {step.message}
               {isGroupOf(known, step) && (
-                <Within namespace={name.split("/")[1] ?? ""} path={step.name ?? ""} groups={groups} />
+                <Within namespace={placeOf(name).namespace} path={step.name ?? ""} groups={groups} />
               )}
               <Group of={step} what="step" />
               {isApproval(step) ? (

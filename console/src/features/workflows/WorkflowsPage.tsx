@@ -3,7 +3,7 @@ import { Link, useNavigate } from "@tanstack/react-router";
 import { useCallback, useMemo } from "react";
 import { get } from "../../api/client";
 import { useWorkflowFeed, WORKFLOWS } from "../../api/feed";
-import { id, query } from "../../api/format";
+import { placeOf, query } from "../../api/format";
 import { refresh } from "../../api/refresh";
 import type { WatchWorkflowsResponse, Workflow } from "../../api/types";
 import { troubleOf } from "../../api/useStream";
@@ -74,8 +74,7 @@ export function WorkflowsPage() {
   });
   const open = useCallback(
     ({ name }: Workflow) => {
-      const [, namespace = "", , id = ""] = name?.split("/") ?? [];
-      void navigate({ to: "/workflows/$namespace/$id", params: { namespace, id } });
+      void navigate({ to: "/workflows/$namespace/$id", params: placeOf(name) });
     },
     [navigate],
   );
@@ -108,10 +107,7 @@ export function WorkflowsPage() {
                 {workflow.status?.waitsForGroup && <span className="quiet"> waits for its group</span>}
               </td>
               <td className="name">
-                <Link
-                  to="/workflows/$namespace/$id"
-                  params={{ namespace: workflow.name?.split("/")[1] ?? "", id: id(workflow.name) }}
-                >
+                <Link to="/workflows/$namespace/$id" params={placeOf(workflow.name)}>
                   {nameOf(workflow)}
                 </Link>
               </td>

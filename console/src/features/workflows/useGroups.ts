@@ -1,7 +1,7 @@
 import { keepPreviousData, type QueryClient, useQuery, useQueryClient } from "@tanstack/react-query";
 import { useMemo, useRef } from "react";
 import { get } from "../../api/client";
-import { query } from "../../api/format";
+import { placeOf, query } from "../../api/format";
 import type { StepStatus, Task, Workflow, WorkflowSpec } from "../../api/types";
 import {
   countOfInner,
@@ -140,7 +140,7 @@ export function useGroups({ name, workflow, steps, open, toggle, isEnded }: Of):
   const cache = useQueryClient();
   // The name may have an alias in place of the id, of which filters know nothing.
   const { spec, uid: id = "" } = workflow ?? {};
-  const parent = `namespaces/${name.split("/")[1] ?? ""}`;
+  const parent = `namespaces/${placeOf(name).namespace}`;
   const latest = useRef(steps);
   latest.current = steps;
   const polled = {
