@@ -15,6 +15,7 @@ import { More } from "../../components/More";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
 import { asRead, moved, type Page } from "./column";
+import { READ_INTERVAL } from "./deleted";
 import { filters, isFiltered, type TaskSearch } from "./filters";
 import { titleOf } from "./title";
 
@@ -28,8 +29,6 @@ const COLUMNS = [
 ];
 /** Estimated height of a card, in pixels: the real one is measured. */
 const CARD = 76;
-/** Time between two readings of what is in view, in milliseconds: the feed does not have the tasks that are deleted. */
-export const INTERVAL = 60_000;
 
 /** Tasks as cards, by their state; a column reads more of them on a click, and draws those in view. */
 export function Board({ namespace, search }: { namespace: string; search: TaskSearch }) {
@@ -72,7 +71,7 @@ function Column({
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
   const reload = useCoalesced(() => void refresh(cache, key));
-  useReadEvery(INTERVAL, reload);
+  useReadEvery(READ_INTERVAL, reload);
   const tasks = found.data?.pages.flatMap((page) => page.tasks ?? []) ?? [];
   useFeed({
     reload,

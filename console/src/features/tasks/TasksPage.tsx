@@ -10,7 +10,6 @@ import { counted, dollars, id, isIn, placeOf } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
-import { useReadEvery } from "../../api/useReadEvery";
 import { troubleOf } from "../../api/useStream";
 import { Acting, useMayAct } from "../../components/Acting";
 import { Age } from "../../components/Age";
@@ -19,16 +18,18 @@ import { Heading } from "../../components/Heading";
 import { Problem } from "../../components/Problem";
 import { State } from "../../components/State";
 import { hidden, optional, Table } from "../../components/Table";
-import { isNewest, useUnseen } from "../../components/unseen";
 import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
-import { Board, INTERVAL } from "./Board";
+import { Board } from "./Board";
 import { ChangeAll } from "./ChangeAll";
-import { deletedOf, without } from "./deleted";
-import { isFiltered, searchOf } from "./filters";
+import { without } from "./deleted";
+import { isEnded } from "./ended";
+import { searchOf } from "./filters";
 import { MoreFilters } from "./MoreFilters";
-import { type Page, readPage } from "./page";
+import { readPage } from "./page";
 import { titleOf } from "./title";
+import { useDeletedTasks } from "./useDeletedTasks";
+import { useNewTasks } from "./useNewTasks";
 
 const STATES = [
   "PENDING",
@@ -40,11 +41,8 @@ const STATES = [
   "FAILED",
   "CANCELLED",
 ];
-/** Time between two counts of new tasks with a filter, in milliseconds. */
-const COUNT_INTERVAL = 10_000;
 /** Priority of tasks that have none of their own. */
 const NORMAL = 5;
-const ENDED = ["TASK_STATE_SUCCEEDED", "TASK_STATE_FAILED", "TASK_STATE_CANCELLED"];
 
 interface Action {
   name: string;
@@ -89,10 +87,6 @@ const ACTIONS: Action[] = [
   },
 ];
 
-function isEnded(task: Task): boolean {
-  return ENDED.includes(task.status?.state ?? "");
-}
-
 function desire(name: string | undefined, state: string): Promise<unknown> {
   return patch(`${name}?updateMask=desiredState`, { name, desiredState: state });
 }
@@ -129,19 +123,15 @@ export function TasksPage() {
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
   const tasks = useMemo(() => found.data?.pages.flatMap((page) => page.tasks ?? []) ?? [], [found.data]);
-  const { count: unseen, set: setUnseen, reset: resetUnseen } = useUnseen(tasks);
-  const mayHaveNew = useRef(false);
-  const isCounting = useRef(false);
   // What was selected of another list is out of sight: no action may reach it.
   const list = JSON.stringify(key);
   const shownList = useRef(list);
   if (shownList.current !== list) {
     shownList.current = list;
     setSelected(new Map());
-    resetUnseen();
-    mayHaveNew.current = false;
     setProblem(undefined);
   }
+  const { count: unseen, note: noteUnseen, reset: resetUnseen } = useNewTasks(list, namespace, search, tasks);
   const snippets = Object.assign({}, ...(found.data?.pages.map((page) => page.snippets) ?? [])) as Record<
     string,
     string
@@ -151,28 +141,6 @@ export function TasksPage() {
     resetUnseen();
     void refresh(cache, ["tasks", namespace]);
   }, [cache, namespace, resetUnseen]);
-  // The server alone evaluates filters.
-  useReadEvery(COUNT_INTERVAL, () => {
-    if (!mayHaveNew.current || isCounting.current) {
-      return;
-    }
-    mayHaveNew.current = false;
-    isCounting.current = true;
-    const count = ({ tasks: newest = [], nextPageToken }: Page) => {
-      if (shownList.current === list) {
-        const fresh = newest.filter((task) => isNewest(task, tasks));
-        resetUnseen(fresh, Boolean(nextPageToken) && fresh.length === newest.length);
-      }
-    };
-    const retry = () => {
-      mayHaveNew.current = true;
-    };
-    void readPage(namespace, search, "")
-      .then(count, retry)
-      .finally(() => {
-        isCounting.current = false;
-      });
-  });
   const link = useFeed({
     reload,
     receive: ({ task, events }) => {
@@ -184,40 +152,17 @@ export function TasksPage() {
           key,
           (data) => data && { ...data, pages: data.pages.map((page) => withChange(page, { task })) },
         );
-      } else if (search.text || search.view === "board") {
-        return;
-      } else if (isFiltered(search)) {
-        mayHaveNew.current ||= isNewest(task, tasks);
-      } else if (events?.some((event) => event.state?.reason === "created")) {
-        setUnseen(task.name, true);
+      } else {
+        noteUnseen(task, events);
       }
     },
   });
-  // Only tasks that have ended are deleted, and these stay in the list of their state. The index of texts may lack some.
-  const isLasting = (task: Task) =>
-    isEnded(task) && (!search.state || task.status?.state === `TASK_STATE_${search.state}`);
-  useReadEvery(INTERVAL, () => {
-    const lasting = tasks.filter(isLasting);
-    const newest = lasting[0]?.createTime;
-    if (search.text || !newest) {
-      return;
-    }
-    // The end of the millisecond, which the filter excludes.
-    const createdBefore = new Date(Date.parse(newest) + 1).toISOString();
-    const drop = (deleted: ReadonlySet<string>) => {
-      if (deleted.size > 0) {
-        cache.setQueryData<typeof found.data>(
-          key,
-          (data) => data && { ...data, pages: data.pages.map((page) => without(page, deleted)) },
-        );
-        setSelected((before) => new Map([...before].filter(([name]) => !deleted.has(name))));
-      }
-    };
-    // The next reading tries again.
-    deletedOf(lasting, (token) => readPage(namespace, search, token, undefined, { createdBefore })).then(
-      drop,
-      () => {},
+  useDeletedTasks(namespace, search, tasks, (deleted) => {
+    cache.setQueryData<typeof found.data>(
+      key,
+      (data) => data && { ...data, pages: data.pages.map((page) => without(page, deleted)) },
     );
+    setSelected((before) => new Map([...before].filter(([name]) => !deleted.has(name))));
   });
   const toggle = useCallback((task: Task) => {
     setSelected((before) => {

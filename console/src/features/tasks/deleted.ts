@@ -1,10 +1,12 @@
+import { createdAt } from "../../api/format";
 import type { Task } from "../../api/types";
 import type { Page } from "./page";
 
-/** Pages that are read at most. */
-const MOST_PAGES = 10;
+/** Time between two readings of what is in view, in milliseconds: the feed does not have the tasks that are deleted. */
+export const READ_INTERVAL = 60_000;
 
-const created = (task: Task | undefined) => Date.parse(task?.createTime ?? "");
+/** Pages of one reading. */
+const MAX_PAGES = 10;
 
 /**
  * Returns the names of the tasks of a list, newest first, that the server has deleted: those that its answers lack. No task of the list
@@ -17,19 +19,19 @@ export async function deletedOf(
   const missing = new Map(listed.map((task) => [task.name ?? "", task]));
   let oldest = Number.NaN;
   let token = "";
-  for (let pages = 0; missing.size > 0 && pages < MOST_PAGES; pages += 1) {
+  for (let pages = 0; missing.size > 0 && pages < MAX_PAGES; pages += 1) {
     const page = await read(token);
     for (const task of page.tasks ?? []) {
       missing.delete(task.name ?? "");
-      oldest = created(task);
+      oldest = createdAt(task);
     }
     token = page.nextPageToken ?? "";
-    if (token === "" || oldest < created(listed.at(-1))) {
+    if (token === "" || oldest < createdAt(listed.at(-1))) {
       break;
     }
   }
   // What is as old as the last task that was read, or older, may be on a further page.
-  const isRead = (task: Task) => token === "" || created(task) > oldest;
+  const isRead = (task: Task) => token === "" || createdAt(task) > oldest;
   return new Set([...missing].filter(([, task]) => isRead(task)).map(([name]) => name));
 }
 

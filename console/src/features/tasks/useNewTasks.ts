@@ -1,0 +1,54 @@
+import { useRef } from "react";
+import type { Task, WatchTasksResponse } from "../../api/types";
+import { useReadEvery } from "../../api/useReadEvery";
+import { isNewest, useUnseen } from "../../components/unseen";
+import { isFiltered, type TaskSearch } from "./filters";
+import { type Page, readPage } from "./page";
+
+/** Time between two counts of new tasks with a filter, in milliseconds. */
+const COUNT_INTERVAL = 10_000;
+
+/** Counts the tasks that match a search and that its list lacks, which wait for a click. `list` identifies the search. */
+export function useNewTasks(list: string, namespace: string, search: TaskSearch, tasks: readonly Task[]) {
+  const { count, set, reset } = useUnseen(tasks);
+  const counting = useRef({ list, mayHaveNew: false, isBusy: false });
+  if (counting.current.list !== list) {
+    counting.current = { list, mayHaveNew: false, isBusy: false };
+    reset();
+  }
+  // The server alone evaluates filters.
+  useReadEvery(COUNT_INTERVAL, () => {
+    const own = counting.current;
+    if (!own.mayHaveNew || own.isBusy) {
+      return;
+    }
+    own.mayHaveNew = false;
+    own.isBusy = true;
+    const show = ({ tasks: newest = [], nextPageToken }: Page) => {
+      if (counting.current === own) {
+        const fresh = newest.filter((task) => isNewest(task, tasks));
+        reset(fresh, Boolean(nextPageToken) && fresh.length === newest.length);
+      }
+    };
+    const retry = () => {
+      own.mayHaveNew = true;
+    };
+    void readPage(namespace, search, "")
+      .then(show, retry)
+      .finally(() => {
+        own.isBusy = false;
+      });
+  });
+  /** Notes a change of a task that the list lacks. */
+  const note = (task: Task, events: WatchTasksResponse["events"]) => {
+    if (search.text || search.view === "board") {
+      return;
+    }
+    if (isFiltered(search)) {
+      counting.current.mayHaveNew ||= isNewest(task, tasks);
+    } else if (events?.some((event) => event.state?.reason === "created")) {
+      set(task.name, true);
+    }
+  };
+  return { count, note, reset };
+}
