@@ -1,9 +1,10 @@
 import { useCallback, useReducer, useState } from "react";
+import { createdAt } from "../api/format";
 
 /** Names that are kept at most. */
-const MOST = 1000;
+const MAX_NAMES = 1000;
 
-/** What has come into being since a list was read, by its names. Changed in place: a stream may have thousands. */
+/** Names of the records that were created since a list was read. Changed in place: a stream may have thousands. */
 export class Unseen {
   readonly #names = new Set<string>();
   #isPart = false;
@@ -13,7 +14,7 @@ export class Unseen {
     if (!isUnseen) {
       return this.#names.delete(name);
     }
-    if (this.#names.has(name) || this.#names.size === MOST) {
+    if (this.#names.has(name) || this.#names.size === MAX_NAMES) {
       return false;
     }
     this.#names.add(name);
@@ -36,11 +37,11 @@ export class Unseen {
     }
     const known = new Set(listed.map(({ name }) => name));
     const count = [...this.#names].filter((name) => !known.has(name)).length;
-    return count === 0 ? undefined : `${count}${this.#isPart || this.#names.size === MOST ? "+" : ""}`;
+    return count === 0 ? undefined : `${count}${this.#isPart || this.#names.size === MAX_NAMES ? "+" : ""}`;
   }
 }
 
-/** What waits for a click until a list shows it. */
+/** Counts the records that a list does not show before a click. */
 export function useUnseen(listed: readonly { name?: string }[]) {
   const [unseen] = useState(() => new Unseen());
   const [, draw] = useReducer((drawn: number) => drawn + 1, 0);
@@ -62,9 +63,7 @@ export function useUnseen(listed: readonly { name?: string }[]) {
   return { count: unseen.besides(listed), set, reset };
 }
 
-const created = (one: { createTime?: string } | undefined) => Date.parse(one?.createTime ?? "");
-
 /** Whether something is as new as the newest of a list: an older one may be on a page that was not read. */
 export function isNewest(one: { createTime?: string }, listed: readonly { createTime?: string }[]): boolean {
-  return listed.length === 0 || created(one) >= created(listed[0]);
+  return listed.length === 0 || createdAt(one) >= createdAt(listed[0]);
 }
