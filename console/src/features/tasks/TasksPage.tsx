@@ -157,7 +157,7 @@ export function TasksPage() {
       }
     },
   });
-  useDeletedTasks(namespace, search, tasks, (deleted) => {
+  useDeletedTasks(list, namespace, search, tasks, (deleted) => {
     cache.setQueryData<typeof found.data>(
       key,
       (data) => data && { ...data, pages: data.pages.map((page) => without(page, deleted)) },

@@ -8,31 +8,56 @@ export const READ_INTERVAL = 60_000;
 /** Pages of one reading. */
 const MAX_PAGES = 10;
 
+/** Place in the list of the server at which a reading has ended. */
+export interface Position {
+  token: string;
+  /** Filter of the reading, to which its token belongs. */
+  createdBefore: string;
+  /** Creation of the last task that was read, in milliseconds. */
+  oldest: number;
+}
+
 /**
  * Returns the names of the tasks of a list, newest first, that the server has deleted: those that its answers lack. No task of the list
- * can leave that of the server for another reason. `read` reads a page from a token on, the newest of these tasks first.
+ * can leave that of the server for another reason. `read` reads a page from a token on. A long list takes several readings: each returns
+ * the position `from` which the next one continues, and the last one none.
  */
 export async function deletedOf(
   listed: readonly Task[],
-  read: (token: string) => Promise<Page>,
-): Promise<ReadonlySet<string>> {
-  const missing = new Map(listed.map((task) => [task.name ?? "", task]));
-  let oldest = Number.NaN;
-  let token = "";
-  for (let pages = 0; missing.size > 0 && pages < MAX_PAGES; pages += 1) {
-    const page = await read(token);
+  read: (token: string, createdBefore: string) => Promise<Page>,
+  from?: Position,
+): Promise<{ deleted: ReadonlySet<string>; next?: Position }> {
+  if (listed.length === 0) {
+    return { deleted: new Set() };
+  }
+  // Not of the first and the last one: the clock of the server may have been set back between them.
+  const times = listed.map(createdAt);
+  const end = Math.min(...times);
+  let { token, createdBefore, oldest } = from ?? {
+    token: "",
+    // The end of the millisecond, which the filter excludes.
+    createdBefore: new Date(Math.max(...times) + 1).toISOString(),
+    oldest: Number.POSITIVE_INFINITY,
+  };
+  // Those before the position were judged, and those of the same time may be on either side of it.
+  const begin = oldest;
+  const missing = new Map(
+    listed.filter((task) => createdAt(task) < begin).map((task) => [task.name ?? "", task]),
+  );
+  let isComplete = missing.size === 0;
+  for (let pages = 0; !isComplete && pages < MAX_PAGES; pages += 1) {
+    const page = await read(token, createdBefore);
     for (const task of page.tasks ?? []) {
       missing.delete(task.name ?? "");
       oldest = createdAt(task);
     }
     token = page.nextPageToken ?? "";
-    if (token === "" || oldest < createdAt(listed.at(-1))) {
-      break;
-    }
+    isComplete = missing.size === 0 || token === "" || oldest < end;
   }
   // What is as old as the last task that was read, or older, may be on a further page.
   const isRead = (task: Task) => token === "" || createdAt(task) > oldest;
-  return new Set([...missing].filter(([, task]) => isRead(task)).map(([name]) => name));
+  const deleted = new Set([...missing].filter(([, task]) => isRead(task)).map(([name]) => name));
+  return isComplete ? { deleted } : { deleted, next: { token, createdBefore, oldest } };
 }
 
 /** Returns a page without some of its tasks. */
