@@ -123,16 +123,20 @@ test("the board has a column for each state, live", async () => {
   await page.context().close();
 });
 
-test("new tasks are counted as the filter of the list has them", async () => {
-  const page = await signedIn();
-  await page.clock.install();
+/** Makes a page note the titles of the tasks that its feed has, and whether that is live. */
+const noteTitles = (page) =>
   // Messages for other windows: what arrives later is received by this one, too.
-  await page.addInitScript(() => {
+  page.addInitScript(() => {
     new BroadcastChannel("rota.tasks.default").onmessage = ({ data }) => {
       window.isLive ||= data.link?.state === "live";
       window.titles = [...(window.titles ?? []), data.message?.task?.spec?.title];
     };
   });
+
+test("new tasks are counted as the filter of the list has them", async () => {
+  const page = await signedIn();
+  await page.clock.install();
+  await noteTitles(page);
   const [begun, finished] = [[], []];
   page.on("request", (request) => /filter\.owner=mine/.test(request.url()) && begun.push(request));
   page.on("requestfinished", (request) => begun.includes(request) && finished.push(request));
@@ -166,6 +170,30 @@ test("new tasks are counted as the filter of the list has them", async () => {
   for (const name of names) {
     await api("POST", `${name}:cancel`, {});
   }
+  await page.context().close();
+});
+
+test("a task that comes to match the filter later than newer ones is counted", async () => {
+  const late = { owner: "late", target: { agent: "missing" } };
+  const older = await scripted("an older one", [], late);
+  const newer = await scripted("a newer one", [], late);
+  await api("POST", `${newer}:cancel`, {});
+  await until(newer, "TASK_STATE_CANCELLED");
+  const page = await signedIn();
+  await page.clock.install();
+  await noteTitles(page);
+  const finished = [];
+  page.on("requestfinished", (request) => /filter\.owner=late/.test(request.url()) && finished.push(request));
+  await page.goto(`${base}/tasks?owner=late&state=CANCELLED`);
+  await page.getByRole("link", { name: "a newer one" }).waitFor();
+  await page.waitForFunction(() => window.isLive);
+  // Once when it is opened, and once when its stream is.
+  await eventually(() => finished.length === 2, "the list is read");
+  await api("POST", `${older}:cancel`, {});
+  await page.waitForFunction(() => window.titles?.includes("an older one"));
+  await page.clock.fastForward(10_000);
+  await page.getByRole("button", { name: "Show 1 new" }).click();
+  await page.getByRole("link", { name: "an older one" }).waitFor();
   await page.context().close();
 });
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { isNewest, Unseen } from "./unseen";
+import { isNewest, isWithin, Unseen } from "./unseen";
 
 test("what a list lacks is counted once, until the list has it or it is deleted", () => {
   const unseen = new Unseen();
@@ -32,4 +32,14 @@ test("what is older than the first of a list is not new", () => {
   expect(isNewest({ createTime: "2026-01-01T00:00:01.5Z" }, listed)).toBe(true);
   expect(isNewest({}, listed)).toBe(false);
   expect(isNewest({}, [])).toBe(true);
+});
+
+test("what is older than the last row belongs to a list only if that is complete", () => {
+  const listed = [{ createTime: "2026-01-01T00:00:02Z" }, { createTime: "2026-01-01T00:00:01Z" }];
+  const at = (createTime: string) =>
+    [true, false].map((hasMore) => isWithin({ createTime }, listed, hasMore));
+  expect(at("2026-01-01T00:00:03Z")).toEqual([true, true]);
+  expect(at("2026-01-01T00:00:01.5Z")).toEqual([true, true]);
+  expect(at("2026-01-01T00:00:00Z")).toEqual([false, true]);
+  expect(isWithin({}, [], false)).toBe(true);
 });

@@ -131,7 +131,9 @@ export function TasksPage() {
     setSelected(new Map());
     setProblem(undefined);
   }
-  const { count: unseen, note: noteUnseen, reset: resetUnseen } = useNewTasks(list, namespace, search, tasks);
+  const { hasNextPage } = found;
+  const unseen = useNewTasks(list, namespace, search, tasks, hasNextPage);
+  const resetUnseen = unseen.reset;
   const snippets = Object.assign({}, ...(found.data?.pages.map((page) => page.snippets) ?? [])) as Record<
     string,
     string
@@ -153,7 +155,7 @@ export function TasksPage() {
           (data) => data && { ...data, pages: data.pages.map((page) => withChange(page, { task })) },
         );
       } else {
-        noteUnseen(task, events);
+        unseen.note(task, events);
       }
     },
   });
@@ -231,9 +233,9 @@ export function TasksPage() {
           {behind > 0 && "The newest changes are not searched yet. "}
           {troubleOf(link)}
         </span>
-        {unseen && (
+        {unseen.count && (
           <button type="button" onClick={reload}>
-            Show {unseen} new
+            Show {unseen.count} new
           </button>
         )}
       </div>
@@ -263,7 +265,7 @@ export function TasksPage() {
       </Table>
       {found.isPending && <p role="status">Loading…</p>}
       {found.isSuccess && tasks.length === 0 && <p>No task matches. Create one with `rota run`.</p>}
-      {found.hasNextPage && (
+      {hasNextPage && (
         <button type="button" disabled={found.isFetchingNextPage} onClick={() => void found.fetchNextPage()}>
           Show more
         </button>
