@@ -1,7 +1,7 @@
 import { createRootRoute, createRoute, createRouter, Navigate } from "@tanstack/react-router";
 import { BASE, movedBelow } from "./base";
 import { Heading } from "./components/Heading";
-import { lazyPage } from "./components/later";
+import { lazyPage } from "./components/lazy";
 import { Shell } from "./components/Shell";
 import { AgentsPage } from "./features/agents/AgentsPage";
 import { InboxPage } from "./features/inbox/InboxPage";

@@ -12,7 +12,7 @@ import { useApprovals, useApprovalUpdates } from "../features/workflows/useAppro
 import { setNamespace, useNamespace } from "../namespace";
 import { useMayAct } from "./Acting";
 import { Dialog } from "./Dialog";
-import { lazyPart } from "./later";
+import { lazyPart } from "./lazy";
 import { PAGES } from "./pages";
 import { SignIn } from "./SignIn";
 import { onPageTitle, pageTitle, tabTitle } from "./title";

@@ -6,14 +6,14 @@ import { zone } from "../../api/time";
 import type { MetricsHistory } from "../../api/types";
 import { Age, Moment } from "../../components/Age";
 import { Heading } from "../../components/Heading";
-import { lazyPart } from "../../components/later";
+import { lazyPart } from "../../components/lazy";
 import { Problem } from "../../components/Problem";
 import { Table } from "../../components/Table";
 import { useNamespace } from "../../namespace";
 import { GRAPHS, HOURS, seconds } from "./series";
 
 /** The library that draws is loaded with the first chart. */
-const Charts = lazyPart(() => import("./Chart"));
+const Charts = lazyPart(() => import("./Charts"));
 
 /** The control plane reads its numbers once a minute, and pushes none. */
 const INTERVAL = 60_000;

@@ -5,7 +5,7 @@ import { counted } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import type { Artifact, AttemptArtifacts, FetchArtifactsResponse, Task } from "../../api/types";
 import { useMayAct } from "../../components/Acting";
-import { lazyPart } from "../../components/later";
+import { lazyPart } from "../../components/lazy";
 import { Problem } from "../../components/Problem";
 import { Continue } from "./Continue";
 import { Download } from "./Download";

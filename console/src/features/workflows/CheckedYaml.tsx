@@ -1,5 +1,5 @@
 import { type ReactNode, useId } from "react";
-import { lazyPart } from "../../components/later";
+import { lazyPart } from "../../components/lazy";
 import { Problem } from "../../components/Problem";
 import { hasSecrets } from "../../drafts";
 import type { Draft } from "./useDraft";
