@@ -161,19 +161,31 @@ test("a window of an older version offers to reload it, and keeps what was typed
 
 test("what could not be loaded is loaded when it is opened again", async () => {
   const page = await signedIn();
-  await page.route(/assets\/(Palette|SystemPage)[^/]*\.js$/, (route) => route.abort());
+  await page.route(/assets\/(Palette|SystemPage|Chart|ApiPage)[^/]*\.(js|css)$/, (route) => route.abort());
   const lost = page.getByRole("alert").filter({ hasText: "If the connection was lost" });
   const find = page.getByRole("dialog", { name: "Find" });
-  await page.keyboard.press("y");
-  await page.getByRole("main").filter({ has: lost }).waitFor();
+  for (const key of ["y", "m", "d"]) {
+    await page.keyboard.press(key);
+    await page.getByRole("main").filter({ has: lost }).waitFor();
+    await page.keyboard.press("t");
+    await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  }
   await page.keyboard.press("Control+k");
   await find.filter({ has: lost }).waitFor();
   await page.keyboard.press("Escape");
   await page.unrouteAll();
-  await page.keyboard.press("t");
-  await page.getByRole("heading", { name: "Tasks" }).waitFor();
   await page.keyboard.press("y");
   await page.getByRole("heading", { name: "System" }).waitFor();
+  // Each with its style sheet.
+  const styleOf = (selector, name) =>
+    page
+      .locator(selector)
+      .first()
+      .evaluate((element, name) => getComputedStyle(element)[name], name);
+  await page.keyboard.press("m");
+  assert.equal(await styleOf(".u-over", "position"), "absolute");
+  await page.keyboard.press("d");
+  assert.notEqual(await styleOf(".swagger-ui", "fontFamily"), await styleOf("body", "fontFamily"));
   await page.keyboard.press("Control+k");
   await find.getByRole("combobox").waitFor();
   await page.context().close();
