@@ -215,11 +215,11 @@ export async function textOf(editor) {
 }
 
 /** Presses of the Tab key that reach everything of a page. */
-const MOST_TABS = 300;
+const MAX_TABS = 300;
 
 /** Moves the focus to a control by the Tab key alone. */
 export async function tabTo(page, control) {
-  for (let count = 0; count < MOST_TABS; count += 1) {
+  for (let count = 0; count < MAX_TABS; count += 1) {
     if (await control.evaluate((element) => element === document.activeElement)) {
       return;
     }

@@ -1,7 +1,7 @@
 import type { Task } from "./types";
 
 /** Changes that are kept of a read at most; with more, the oldest are dropped. */
-const MOST = 10_000;
+const MAX_KEPT = 10_000;
 
 /** Changes that arrive while a list is read. What the server has read may be older than these. */
 export class Changes<T> {
@@ -15,7 +15,7 @@ export class Changes<T> {
       return;
     }
     this.#kept.push(change);
-    if (this.#kept.length > MOST) {
+    if (this.#kept.length > MAX_KEPT) {
       this.#kept.shift();
       this.#dropped += 1;
     }

@@ -1,7 +1,7 @@
 /** Blanks in a row that are shown as they are. More could push text out of sight. */
-const MOST_BLANKS = 16;
+const MAX_BLANKS = 16;
 /** The same of lines without text. */
-const MOST_EMPTY_LINES = 3;
+const MAX_EMPTY_LINES = 3;
 
 /** Controls, and characters that change the direction of text or cannot be seen. Joiners of emoji and scripts are harmless. */
 const UNSEEN = /(?![\n\t\u200c\u200d])[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
@@ -20,7 +20,7 @@ export function named(text: string): string {
  */
 export function visible(text: string | undefined): string {
   return withoutGaps(named((text ?? "").replaceAll("\r\n", "\n"))).replace(/[^\S\n]{17,}/g, (run) =>
-    run.length > MOST_BLANKS ? ` [${run.length} blanks] ` : run,
+    run.length > MAX_BLANKS ? ` [${run.length} blanks] ` : run,
   );
 }
 
@@ -33,7 +33,7 @@ function withoutGaps(text: string): string {
     while (next < lines.length && lines[next]?.trim() === "") {
       next += 1;
     }
-    if (next - index > MOST_EMPTY_LINES) {
+    if (next - index > MAX_EMPTY_LINES) {
       shown.push(`[${next - index} empty lines]`);
     } else {
       next = Math.max(next, index + 1);

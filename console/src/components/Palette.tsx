@@ -11,7 +11,7 @@ import { namespace, setNamespace } from "../namespace";
 import { PAGES } from "./pages";
 
 /** Tasks and workflows that are offered at a time. */
-const MOST = 50;
+const MAX_FOUND = 50;
 /** Time without a key after which the server is asked, in milliseconds. */
 const PAUSE = 200;
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
@@ -24,7 +24,7 @@ interface Pages {
 function matching<T extends { name?: string }>(all: T[], text: (one: T) => string, part: string): T[] {
   const wanted = part.toLowerCase();
   const found = all.filter((one) => text(one).toLowerCase().includes(wanted));
-  return [...new Map(found.map((one) => [one.name, one])).values()].slice(0, MOST);
+  return [...new Map(found.map((one) => [one.name, one])).values()].slice(0, MAX_FOUND);
 }
 
 /** Returns a value once it has stayed the same for a while. */
@@ -53,7 +53,7 @@ export default function Palette({ onClose, onHelp }: { onClose: () => void; onHe
     queryFn: async ({ signal }) => {
       const list = (kind: string) =>
         get<{ tasks?: Task[]; workflows?: Workflow[] }>(
-          `namespaces/${namespace()}/${kind}${query({ pageSize: MOST, "filter.alias": asked })}`,
+          `namespaces/${namespace()}/${kind}${query({ pageSize: MAX_FOUND, "filter.alias": asked })}`,
           signal,
         );
       const [tasks, workflows] = await Promise.all([list("tasks"), list("workflows")]);

@@ -6,7 +6,7 @@ import { Problem } from "../../components/Problem";
 import type { Place } from "./Log";
 
 /** Hits that are kept; the search then waits for a click. */
-const MOST = 1000;
+const MAX_HITS = 1000;
 
 interface Props {
   /** Of the task. */
@@ -42,7 +42,7 @@ export function LogSearch({ name, text, last, go }: Props) {
     setBusy(true);
     setProblem(undefined);
     let [found, position]: [LogHit[], string] = [hits, String(next)];
-    const most = hits.length + MOST;
+    const most = hits.length + MAX_HITS;
     try {
       do {
         const answer = await get<SearchTaskLogResponse>(

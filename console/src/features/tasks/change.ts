@@ -14,7 +14,7 @@ export interface Progress {
 
 export const BEGINNING: Progress = { done: 0, failed: 0, errors: [], start: "", next: "", isOver: false };
 /** Different reasons that are shown. */
-const MOST_ERRORS = 5;
+const MAX_ERRORS = 5;
 
 /**
  * Makes the calls that are left, and reports how far it is after each. One that fails can be continued from what was reported last.
@@ -33,7 +33,7 @@ export async function change(
     progress = {
       done: progress.done + Number(answer.count ?? 0),
       failed: progress.failed + Number(answer.failedCount ?? 0),
-      errors: [...errors].slice(0, MOST_ERRORS),
+      errors: [...errors].slice(0, MAX_ERRORS),
       // The last one: it has the oldest task that was counted, too.
       start: answer.startToken || progress.start,
       next: answer.nextPageToken ?? "",

@@ -187,7 +187,7 @@ export function lineOf(lines: readonly Line[], seq: number, text = ""): number {
     const first = lines.findIndex((line) => line.seq === seq);
     return first < 0 ? last : first;
   }
-  const lowest = Math.max(0, last - MOST_LINES_OF_AN_ENTRY);
+  const lowest = Math.max(0, last - MAX_LINES_OF_AN_ENTRY);
   for (let index = last; index >= lowest; index -= 1) {
     if (lines[index]?.text.toLowerCase().includes(needle)) {
       last = index;
@@ -209,4 +209,4 @@ export function hasPlace(lines: readonly Line[], seq: number, text = ""): boolea
 }
 
 /** Lines among which a text is looked for: an entry has at most 64 KiB. */
-const MOST_LINES_OF_AN_ENTRY = 65_536;
+const MAX_LINES_OF_AN_ENTRY = 65_536;

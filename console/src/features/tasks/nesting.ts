@@ -1,5 +1,5 @@
 /** Calls that are remembered; of a longer log the oldest are forgotten. */
-const MOST_CALLS = 10_000;
+const MAX_CALLS = 10_000;
 /** Levels that are distinguished. */
 const DEEPEST = 6;
 
@@ -15,7 +15,7 @@ export class Nesting {
   /** Adds a call, and returns its depth: 0 for one of the agent itself. The call that started a subagent may have been left out. */
   add({ callId = "", parentCallId = "" }: Call): number {
     const depth = parentCallId ? Math.min(DEEPEST, this.of(parentCallId) + 1) : 0;
-    const [oldest] = this.#depths.size >= MOST_CALLS ? this.#depths.keys() : [];
+    const [oldest] = this.#depths.size >= MAX_CALLS ? this.#depths.keys() : [];
     if (oldest !== undefined) {
       this.#depths.delete(oldest);
     }

@@ -4,7 +4,7 @@ import { State } from "../../components/State";
 import { type Groups, isGroup, type Step } from "./groups";
 
 /** Steps of a group that are listed. */
-const MOST = 200;
+const MAX_STEPS = 200;
 
 interface Props {
   /** Namespace of the workflow. */
@@ -18,7 +18,7 @@ export function Within({ namespace, path, groups }: Props) {
   const isOpen = groups.open.includes(path);
   const inner = isOpen ? groups.inner.get(path) : undefined;
   const all = inner ? [...inner.steps, ...inner.last] : [];
-  const leftOut = (inner?.leftOut ?? 0) + Math.max(0, all.length - MOST);
+  const leftOut = (inner?.leftOut ?? 0) + Math.max(0, all.length - MAX_STEPS);
   const count = groups.countOf(path);
   return (
     <>
@@ -29,7 +29,7 @@ export function Within({ namespace, path, groups }: Props) {
       {isOpen && !inner && <p className="quiet">{groups.isRead ? "It has not begun." : "Loading…"}</p>}
       {all.length > 0 && (
         <ul className="plain nested">
-          {all.slice(0, MOST).map((step) => (
+          {all.slice(0, MAX_STEPS).map((step) => (
             <Entry
               key={step.name}
               namespace={namespace}

@@ -7,7 +7,7 @@ import {
   innerOfItems,
   itemsOfTasks,
   itemsOfWorkflows,
-  MOST_ITEMS,
+  MAX_ITEMS,
   openIn,
   shapeOf,
   splitPath,
@@ -198,10 +198,10 @@ test("of many items those that need attention are shown", () => {
     state: number === 900 ? "failed" : number === 901 ? "running" : "succeeded",
   }));
   const found = innerOfItems(items, 10_000);
-  expect(found.steps.length).toBe(MOST_ITEMS);
+  expect(found.steps.length).toBe(MAX_ITEMS);
   expect(found.states.get("#900")).toBe("failed");
   expect(found.states.get("#901")).toBe("running");
-  expect(found.leftOut).toBe(10_000 - MOST_ITEMS);
+  expect(found.leftOut).toBe(10_000 - MAX_ITEMS);
   expect(innerOfItems([], 2).leftOut).toBe(0);
 });
 

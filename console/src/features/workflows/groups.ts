@@ -4,10 +4,10 @@ import type { StepStatus, Task, Workflow, WorkflowSpec } from "../../api/types";
 export type Step = NonNullable<WorkflowSpec["steps"]>[number];
 
 /** Groups that an address may open, and items of a list that are drawn. */
-const MOST_OPEN = 20;
-export const MOST_ITEMS = 100;
+const MAX_OPEN = 20;
+export const MAX_ITEMS = 100;
 /** Steps of all groups that are drawn: a group beyond them stays closed. */
-const MOST_DRAWN = 20_000;
+const MAX_DRAWN = 20_000;
 /** Names of steps, and of items within a step with a list. */
 const PATH = /^[A-Za-z][\w-]*(\/([A-Za-z][\w-]*|#\d+))*$/;
 
@@ -75,7 +75,7 @@ export const isGroup = (step: Step) => Boolean(step.forEach || step.workflow || 
 /** Returns the groups that an address opens, those outside before those inside. */
 export function openIn(text: string | undefined): string[] {
   const paths = (text ?? "").split(",").filter((path) => PATH.test(path));
-  return [...new Set(paths)].slice(0, MOST_OPEN).sort((one, other) => depthOf(one) - depthOf(other));
+  return [...new Set(paths)].slice(0, MAX_OPEN).sort((one, other) => depthOf(one) - depthOf(other));
 }
 
 const depthOf = (path: string) => path.split("/").length;
@@ -110,7 +110,7 @@ export function shapeOf(
       const path = `${prefix}${step.name}`;
       const found = within(path);
       const size = found ? found.steps.length + found.last.length : 0;
-      if (found && count + size <= MOST_DRAWN) {
+      if (found && count + size <= MAX_DRAWN) {
         count += size;
         opened.set(step, found);
         entered.add(path);
@@ -191,14 +191,14 @@ export function innerOfItems(items: readonly Item[], total: number): Inner {
       known.set(item.number, item);
     }
   }
-  for (let number = 0; number < total && known.size < MOST_ITEMS; number += 1) {
+  for (let number = 0; number < total && known.size < MAX_ITEMS; number += 1) {
     if (!known.has(number)) {
       known.set(number, { number, state: "waiting" });
     }
   }
   const shown = [...known.values()]
     .sort((one, other) => rank(one) - rank(other) || one.number - other.number)
-    .slice(0, MOST_ITEMS)
+    .slice(0, MAX_ITEMS)
     .sort((one, other) => one.number - other.number);
   const name = ({ number }: Item) => `#${number}`;
   return {
