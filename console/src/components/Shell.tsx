@@ -59,11 +59,6 @@ export function Shell() {
     return () => removeEventListener("keydown", press);
   }, [navigate]);
   const expired = useSyncExternalStore(onSignIn, isExpired);
-  useEffect(() => {
-    if (!isIn) {
-      document.title = tabTitle("Sign in");
-    }
-  }, [isIn]);
   if (!isIn && !expired) {
     return <SignIn />;
   }
@@ -189,17 +184,17 @@ function Badge() {
   const count = `${tasks.length + all.length}${more ? "+" : ""}`;
   const title = useSyncExternalStore(onPageTitle, pageTitle);
   const isIn = useSyncExternalStore(onSignIn, isSignedIn);
-  useEffect(() => {
-    if (isIn) {
-      document.title = tabTitle(title, count);
-    }
-  }, [isIn, title, count]);
-  return count !== "0" ? (
-    <span className="badge">
-      {count}
-      <span className="hidden"> waiting</span>
-    </span>
-  ) : null;
+  return (
+    <>
+      {isIn && <title>{tabTitle(title, count)}</title>}
+      {count !== "0" && (
+        <span className="badge">
+          {count}
+          <span className="hidden"> waiting</span>
+        </span>
+      )}
+    </>
+  );
 }
 
 function AlertBadge() {

@@ -2,6 +2,7 @@ import { useEffect, useState } from "react";
 import { openSession, resumeSession, type SignInOptions, signInOptions } from "../api/session";
 import { isExpired, signedOutBecause } from "../api/token";
 import { Problem } from "./Problem";
+import { tabTitle } from "./title";
 
 /** Asks for a token, unless the browser has a session or none is required. */
 export function SignIn() {
@@ -25,6 +26,7 @@ export function SignIn() {
   };
   return (
     <main className="sign-in">
+      <title>{tabTitle("Sign in")}</title>
       <h1>Rota</h1>
       {options?.browserPath && (
         <p>
