@@ -7,6 +7,7 @@ import {
   base,
   eventually,
   fits,
+  hold,
   nothingFailed,
   setUp,
   signedIn,
@@ -116,6 +117,23 @@ test("a workflow is shown together with its graph, which moves nothing later", a
   await page.getByRole("region", { name: "Graph" }).locator("svg").waitFor();
   await page.getByRole("button", { name: "Approve first" }).waitFor();
   assert.equal(await page.evaluate(() => window.hasMoved), false);
+  await api("POST", `${name}:cancel`, {});
+  await page.context().close();
+});
+
+test("a workflow whose specification stalls can be decided", async () => {
+  const approval = { prompt: "Go on?" };
+  const second = { name: "second", needs: [{ step: "first" }], approval };
+  const { name } = await create({ title: "stalled", steps: [{ name: "first", approval }, second] });
+  const page = await signedIn();
+  await page.clock.install();
+  const { held, release } = await hold(page, new RegExp(`/api/v1/${name}$`));
+  await page.goto(pageOf(name));
+  await held;
+  await page.clock.fastForward(5000);
+  await page.getByRole("button", { name: "Approve first" }).waitFor();
+  release();
+  await page.getByRole("region", { name: "Graph" }).locator("svg").waitFor();
   await api("POST", `${name}:cancel`, {});
   await page.context().close();
 });

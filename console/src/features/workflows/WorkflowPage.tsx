@@ -27,6 +27,8 @@ import { Within } from "./Within";
 
 /** Steps that the table has at first, and more with each click. */
 const ROWS = 200;
+/** Time for which the rest of the page waits for the graph, in milliseconds. */
+const GRAPH_TIMEOUT = 5000;
 const ENDED = /SUCCEEDED|FAILED|CANCELLED/;
 
 export function WorkflowPage() {
@@ -93,6 +95,11 @@ function OneWorkflow({ name }: { name: string }) {
   if (!isWhole && (load ? Graph : spec.isSuccess || spec.failureCount > 0)) {
     setIsWhole(true);
   }
+  // Decisions do not wait for a call or a file that stalls.
+  useEffect(() => {
+    const timer = setTimeout(() => setIsWhole(true), GRAPH_TIMEOUT);
+    return () => clearTimeout(timer);
+  }, []);
   const { refetch } = spec;
   const isRead = spec.isSuccess;
   // Steps may be added while it runs. Each of them is asked for once.
