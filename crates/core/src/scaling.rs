@@ -10,7 +10,8 @@ pub use self::input::{
     START_TIMEOUT,
 };
 
-/// Idle time after which a worker that gets no tasks is replaced, if others are wanted and the ceiling leaves no room.
+/// Idle time after which a worker that gets no tasks is replaced, if others are wanted and the ceiling leaves no room. Also the age
+/// of a worker that does not isolate its attempts at which the next one is tried.
 pub const REPLACE_AFTER: Duration = Duration::from_secs(120);
 
 /// State of a pool and its demand.
@@ -29,6 +30,9 @@ pub struct Pool {
     /// How many of these only workers that isolate their attempts may take.
     pub isolated: u64,
     pub workers: Vec<WorkerView>,
+    /// Age of the youngest worker that the manager of the pool has started and that does not isolate its attempts, even if it has
+    /// ended; `None` if none is known.
+    pub last_try: Option<Duration>,
     /// Idle time after which a worker beyond the floor is drained.
     pub idle_timeout: Duration,
     /// Whether the workers share a machine that has too little disk or memory for any of them: another one would not help, and
@@ -52,6 +56,8 @@ pub struct WorkerView {
     pub not_isolated: bool,
     /// Whether it was started and has never been connected.
     pub starting: bool,
+    /// Time since the manager of this pool started it; `None` if another one did, or if unknown.
+    pub age: Option<Duration>,
     /// Time without a task; `None` while it has one, or if unknown. Of a starting worker: the time since it was started,
     /// if its manager can withdraw it.
     pub idle_for: Option<Duration>,
@@ -64,6 +70,8 @@ pub struct Plan {
     /// Workers to drain, starting ones first. Each was idle when this was planned, and must be drained only if it
     /// still is.
     pub drain: Vec<String>,
+    /// Whether the drained worker makes room for one that may isolate its attempts.
+    pub for_isolation: bool,
 }
 
 /// Returns the ceiling of an agent with these `replicas` and `max_replicas`: never below the floor, and if it is not set at
@@ -82,88 +90,111 @@ pub fn plan(pool: &Pool) -> Plan {
     let all = pool.workers.len() as u64;
     let live = pool.workers.iter().filter(|worker| !worker.draining).count() as u64;
     let free = free_slots(pool, slots);
-    let all_wanted = pool.queued.saturating_add(u64::from(pool.spare) * slots);
-    let wanted = Slots { all: all_wanted, isolating: pool.isolated };
+    let other = pool.queued.saturating_sub(pool.isolated).saturating_add(u64::from(pool.spare) * slots);
+    let wanted = Slots { isolating: pool.isolated, other };
 
-    let missing = wanted.without(free);
-    let isolating = if has_tried(pool) { 0 } else { missing.isolating };
-    let for_demand = missing.all.max(isolating).div_ceil(slots);
-    let for_floor = u64::from(pool.floor).saturating_sub(live);
+    let missing = wanted.missing(free);
     if pool.pressed {
-        return Plan { start: 0, drain: relieved(pool, live) };
+        return Plan { drain: relieved(pool, live), ..Plan::default() };
     }
+    // Once a worker has shown that it does not isolate, the next ones are tried one by one, with at most two more workers than the
+    // other tasks need.
+    let is_due = missing.isolating > 0 && is_try_due(pool);
+    let is_full = live > needed(pool, other, slots) + 1 || all >= ceiling;
+    let for_isolation = match pool.last_try {
+        None => missing.all().div_ceil(slots),
+        Some(_) => u64::from(is_due && !is_full),
+    };
+    let for_demand = missing.other.div_ceil(slots).max(for_isolation);
+    let for_floor = u64::from(pool.floor).saturating_sub(live);
     let start = for_demand.max(for_floor).min(ceiling.saturating_sub(all));
     if start > 0 {
-        return Plan { start: u32::try_from(start).unwrap_or(u32::MAX), drain: Vec::new() };
+        return Plan { start: u32::try_from(start).unwrap_or(u32::MAX), ..Plan::default() };
     }
-    let mut drain = surplus(pool, ceiling, live, free, wanted, slots);
-    if drain.is_empty() && missing.all.max(missing.isolating) > 0 {
-        drain.extend(replaced(pool, missing.isolating > 0));
+    let drain = surplus(pool, ceiling, live, free, wanted, slots);
+    if !drain.is_empty() || missing.all() == 0 {
+        return Plan { drain, ..Plan::default() };
     }
-    Plan { start: 0, drain }
+    replaced(pool, is_due && is_full && live > u64::from(pool.floor))
 }
 
 /// Slots of workers, or tasks for them.
 #[derive(Debug, Clone, Copy)]
 struct Slots {
-    all: u64,
-    /// Those of workers that isolate their attempts, or may.
+    /// Those of workers that isolate their attempts, or may; of tasks, those that demand it.
     isolating: u64,
+    other: u64,
 }
 
 impl Slots {
-    fn without(self, other: Self) -> Self {
-        let all = self.all.saturating_sub(other.all);
-        Self { all, isolating: self.isolating.saturating_sub(other.isolating) }
+    fn all(self) -> u64 {
+        self.isolating.saturating_add(self.other)
     }
 
-    fn cover(self, wanted: Self) -> bool {
-        self.all >= wanted.all && self.isolating >= wanted.isolating
+    fn without(self, other: Self) -> Self {
+        Self {
+            isolating: self.isolating.saturating_sub(other.isolating),
+            other: self.other.saturating_sub(other.other),
+        }
+    }
+
+    /// Returns the tasks for which `free` has no room. Those that demand no isolation may have what the others leave.
+    fn missing(self, free: Self) -> Self {
+        let left = free.isolating.saturating_sub(self.isolating);
+        self.without(Self { other: free.other + left, ..free })
     }
 }
 
 impl WorkerView {
     /// Returns these slots as slots of the worker.
     fn slots(&self, count: u64) -> Slots {
-        Slots { all: count, isolating: if self.not_isolated { 0 } else { count } }
+        let (isolating, other) = if self.not_isolated { (0, count) } else { (count, 0) };
+        Slots { isolating, other }
+    }
+
+    fn occupied(&self) -> u64 {
+        u64::from(self.running.saturating_sub(self.storing))
     }
 }
 
 /// Returns the free slots of workers that take tasks.
 fn free_slots(pool: &Pool, slots: u64) -> Slots {
     let serving = pool.workers.iter().filter(|worker| !worker.draining && !worker.unavailable);
-    serving.fold(Slots { all: 0, isolating: 0 }, |sum, worker| {
-        let occupied = u64::from(worker.running.saturating_sub(worker.storing));
-        let free = worker.slots(slots.saturating_sub(occupied));
-        Slots { all: sum.all + free.all, isolating: sum.isolating + free.isolating }
+    serving.fold(Slots { isolating: 0, other: 0 }, |sum, worker| {
+        let free = worker.slots(slots.saturating_sub(worker.occupied()));
+        Slots { isolating: sum.isolating + free.isolating, other: sum.other + free.other }
     })
 }
 
-/// Whether more workers are idle that do not isolate than are kept in any case: others were started in vain where machines do not
-/// isolate. One of them has to end before the next one is tried.
-fn has_tried(pool: &Pool) -> bool {
-    let idle = pool.workers.iter().filter(|worker| worker.not_isolated && !worker.draining);
-    let idle = idle.filter(|worker| worker.running == 0 && worker.idle_for.is_some()).count() as u64;
-    idle > u64::from(pool.floor.max(pool.spare).max(1))
+/// Whether the last worker that was tried for isolation is old enough for the next one, and none is about to show whether it isolates.
+fn is_try_due(pool: &Pool) -> bool {
+    let is_starting = pool.workers.iter().any(|worker| worker.starting && !worker.draining);
+    !is_starting && pool.last_try.is_some_and(|age| age >= REPLACE_AFTER)
 }
 
-/// Returns a worker that makes room for another one: it gets no tasks, or, `for_isolation`, none of those that wait, and would keep its
+/// Returns how many workers the pool needs for all but the tasks that wait for isolation, of which `other` wait or may come.
+fn needed(pool: &Pool, other: u64, slots: u64) -> u64 {
+    let live = pool.workers.iter().filter(|worker| !worker.draining);
+    let occupied: u64 = live.map(WorkerView::occupied).sum();
+    occupied.saturating_add(other).div_ceil(slots).max(pool.floor.into())
+}
+
+/// Returns whether a worker has lately been tried in vain for the tasks that wait for isolation.
+fn was_tried(pool: &Pool, worker: &WorkerView) -> bool {
+    pool.isolated > 0 && worker.not_isolated && worker.age.is_some_and(|age| age < REPLACE_AFTER)
+}
+
+/// Drains a worker that makes room for another one: it gets no tasks, or, `for_isolation`, none of those that wait, and would keep its
 /// place as long as there is demand. One at a time, since the next may be no better.
-fn replaced(pool: &Pool, for_isolation: bool) -> Option<String> {
+fn replaced(pool: &Pool, for_isolation: bool) -> Plan {
     if pool.workers.iter().any(|worker| worker.draining || worker.starting) {
-        return None;
+        return Plan::default();
     }
-    // One that has lately shown that it does not isolate: the next one is tried later.
-    let is_recent = |worker: &WorkerView| {
-        let idle = worker.idle_for.filter(|_| worker.not_isolated && worker.running == 0);
-        idle.is_some_and(|idle| idle < REPLACE_AFTER)
-    };
-    let for_isolation = for_isolation && !pool.workers.iter().any(is_recent);
-    let is_useless = |worker: &WorkerView| worker.unavailable || for_isolation && worker.not_isolated;
-    let useless =
-        (pool.workers.iter()).filter(|worker| worker.connected && is_useless(worker) && worker.running == 0);
-    let longest = useless.filter_map(|worker| Some((worker.idle_for?, worker))).max_by_key(|(idle, _)| *idle);
-    longest.filter(|(idle, _)| *idle >= REPLACE_AFTER).map(|(_, worker)| worker.name.clone())
+    let idle = idle(pool);
+    let unavailable = idle.iter().find(|(worker, idle)| worker.unavailable && *idle >= REPLACE_AFTER);
+    let not_isolated = || idle.iter().find(|(worker, _)| for_isolation && worker.not_isolated);
+    let Some((worker, _)) = unavailable.or_else(not_isolated) else { return Plan::default() };
+    Plan { drain: vec![worker.name.clone()], for_isolation: !worker.unavailable, ..Plan::default() }
 }
 
 /// Returns the workers whose end relieves their machine: all idle ones but the spare ones and the floor. While tasks wait, one
@@ -179,7 +210,7 @@ fn relieved(pool: &Pool, live: u64) -> Vec<String> {
 }
 
 /// Returns the workers that run nothing, in the order in which they are drained: those that have not started yet, those that get
-/// no tasks, then the longest idle.
+/// no tasks, then the youngest, so that what was tried in vain ends before the floor, and the longest idle.
 fn idle(pool: &Pool) -> Vec<(&WorkerView, Duration)> {
     let mut idle: Vec<_> = pool
         .workers
@@ -189,7 +220,7 @@ fn idle(pool: &Pool) -> Vec<(&WorkerView, Duration)> {
         .collect();
     let rank = |worker: &WorkerView| (worker.starting, worker.unavailable);
     idle.sort_by(|(a, a_idle), (b, b_idle)| {
-        rank(b).cmp(&rank(a)).then(b_idle.cmp(a_idle)).then(a.name.cmp(&b.name))
+        rank(b).cmp(&rank(a)).then(a.age.cmp(&b.age)).then(b_idle.cmp(a_idle)).then(a.name.cmp(&b.name))
     });
     idle
 }
@@ -204,15 +235,19 @@ fn surplus(
     slots: u64,
 ) -> Vec<String> {
     let mut drain = Vec::new();
+    let floor = u64::from(pool.floor);
+    // While tasks wait for isolation, those that are tried stay for a while, to show the cause, and hold no place of the floor.
+    let is_starting = |worker: &&WorkerView| pool.isolated > 0 && worker.starting;
+    let workers = pool.workers.iter().filter(|worker| !worker.draining);
+    let tried = workers.filter(|worker| is_starting(worker) || was_tried(pool, worker)).count() as u64;
     for (worker, idle_for) in idle(pool) {
         let left = free.without(worker.slots(if worker.unavailable { 0 } else { slots }));
         let too_many = live > ceiling;
+        let missing = wanted.missing(left);
         // One that does not isolate has nothing that tasks for isolation miss.
-        let suffices = if worker.not_isolated { left.all >= wanted.all } else { left.cover(wanted) };
-        // While tasks wait for isolation, it shows that another one may be in vain.
-        let shows = pool.isolated > 0 && worker.not_isolated;
-        let timeout = if shows { pool.idle_timeout.max(REPLACE_AFTER) } else { pool.idle_timeout };
-        let unneeded = live > u64::from(pool.floor) && idle_for >= timeout && suffices;
+        let suffices = missing.other == 0 && (worker.not_isolated || missing.isolating == 0);
+        let kept = if worker.starting { floor } else { floor.saturating_add(tried) };
+        let unneeded = live > kept && idle_for >= pool.idle_timeout && suffices && !was_tried(pool, worker);
         if !too_many && !unneeded {
             continue;
         }

@@ -150,7 +150,7 @@ impl Pool {
         let away = self.awaited(names::last(&self.demand.agent)).count();
         let awaited = small(away).min(pool.ceiling.saturating_sub(small(pool.workers.len())));
         if awaited > plan.start && !pool.pressed {
-            plan = scaling::Plan { start: awaited, drain: Vec::new() };
+            plan = scaling::Plan { start: awaited, ..scaling::Plan::default() };
         }
         let store = self.beyond(plan.start, now);
         if !self.backoff.may_start(now) {
@@ -236,8 +236,10 @@ fn reported(worker: &WorkerDemand, wall: SystemTime) -> ReportedWorker {
         draining: worker.draining,
         connected: worker.connected,
         unavailable: worker.unavailable,
-        not_isolated: worker.connected && !worker.isolated,
+        // A disconnected one without a reason has stated nothing since the control plane started.
+        not_isolated: !worker.isolated && (worker.connected || !worker.not_isolated_reason.is_empty()),
         idle_for: idle_for(worker, wall),
+        ..ReportedWorker::default()
     }
 }
 

@@ -63,8 +63,10 @@ pub struct ReportedWorker {
     pub connected: bool,
     /// Whether it gets no tasks although it is connected.
     pub unavailable: bool,
-    /// Whether it is connected and does not isolate its attempts.
+    /// Whether it does not isolate its attempts, by its last statement; false while none is known.
     pub not_isolated: bool,
+    /// Time since the pool's manager started it; `None` if another one did, or if unknown.
+    pub age: Option<Duration>,
     pub idle_for: Option<Duration>,
 }
 
@@ -94,11 +96,16 @@ impl Pool {
                 unavailable: report.is_some_and(|report| report.unavailable),
                 not_isolated: report.is_some_and(|report| report.not_isolated),
                 starting: *state == ManagedState::Starting,
+                age: report.and_then(|report| report.age),
                 idle_for: report.and_then(|report| report.idle_for),
             });
         }
         let foreign = foreign.into_values().filter(|worker| worker.connected);
-        workers.extend(foreign.map(|worker| WorkerView { idle_for: None, ..WorkerView::from(worker) }));
+        workers.extend(foreign.map(|worker| WorkerView {
+            age: None,
+            idle_for: None,
+            ..WorkerView::from(worker)
+        }));
         Self::new(bounds, backlog, workers)
     }
 
@@ -116,6 +123,7 @@ impl Pool {
             slots: count(bounds.slots).max(1),
             queued: u64::try_from(backlog.queued).unwrap_or_default(),
             isolated: u64::try_from(backlog.isolated).unwrap_or_default(),
+            last_try: youngest_without_isolation(&workers),
             workers,
             idle_timeout: bounds.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
             pressed: false,
@@ -134,9 +142,14 @@ impl From<&ReportedWorker> for WorkerView {
             unavailable: worker.unavailable,
             not_isolated: worker.not_isolated,
             starting: false,
+            age: worker.age,
             idle_for: worker.idle_for,
         }
     }
+}
+
+fn youngest_without_isolation(workers: &[WorkerView]) -> Option<Duration> {
+    workers.iter().filter(|worker| worker.not_isolated).filter_map(|worker| worker.age).min()
 }
 
 fn count(number: i32) -> u32 {
@@ -179,6 +192,20 @@ mod tests {
         let pool = Pool::managed(&Bounds::default(), Backlog::default(), &[], &[reported("guest", 0), lost]);
         assert_eq!(pool.workers.len(), 1);
         assert_eq!((pool.workers[0].name.as_str(), pool.workers[0].idle_for), ("guest", None));
+    }
+
+    #[test]
+    fn own_workers_show_whether_machines_isolate() {
+        let open = |name, seconds| ReportedWorker {
+            not_isolated: true,
+            age: Some(Duration::from_secs(seconds)),
+            ..reported(name, 0)
+        };
+        let started = ["a", "b", "c"].map(|name| managed(name, ManagedState::Serving));
+        let confined = ReportedWorker { not_isolated: false, ..open("c", 1) };
+        let known = [open("a", 300), open("b", 200), confined, open("guest", 2)];
+        let pool = Pool::managed(&Bounds::default(), Backlog::default(), &started, &known);
+        assert_eq!(pool.last_try, Some(Duration::from_secs(200)));
     }
 
     #[test]

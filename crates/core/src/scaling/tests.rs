@@ -151,71 +151,171 @@ fn unavailable_workers_at_the_ceiling_are_replaced() {
     assert_eq!(drain(&pool(0, 2, 1, vec![busy("a", 1), sick("b", 200)])), ["b"]);
 }
 
-/// Returns an idle worker that does not isolate.
+/// Returns a worker that does not isolate, and has been idle since it was started.
 fn open(name: &str, seconds: u64) -> WorkerView {
-    WorkerView { not_isolated: true, ..idle(name, seconds) }
+    WorkerView { not_isolated: true, age: Some(Duration::from_secs(seconds)), ..idle(name, seconds) }
+}
+
+/// Returns the same, idle for a second only.
+fn rested(name: &str, seconds: u64) -> WorkerView {
+    WorkerView { idle_for: Some(Duration::from_secs(1)), ..open(name, seconds) }
+}
+
+/// Returns the same with tasks.
+fn loaded(name: &str, seconds: u64, running: u32) -> WorkerView {
+    WorkerView { running, idle_for: None, ..open(name, seconds) }
 }
 
 /// Returns a pool without a floor for which only tasks wait that demand isolation.
 fn isolated(queued: u64, workers: Vec<WorkerView>) -> Pool {
-    Pool { isolated: queued, ..pool(0, 5, queued, workers) }
+    let last_try = workers.iter().filter(|worker| worker.not_isolated).filter_map(|worker| worker.age).min();
+    Pool { isolated: queued, last_try, ..pool(0, 5, queued, workers) }
 }
 
 #[test]
 fn free_slots_without_isolation_are_no_room_for_it() {
-    assert_eq!(start(&isolated(1, vec![open("a", 1)])), 1);
-    assert_eq!(start(&isolated(3, vec![open("a", 1)])), 3);
+    assert_eq!(start(&isolated(1, vec![open("a", 120)])), 1);
+    assert_eq!(start(&isolated(3, vec![])), 3);
     assert_eq!(start(&isolated(1, vec![idle("a", 1), open("b", 1)])), 0, "the first one takes it");
     assert_eq!(start(&isolated(1, vec![open("a", 1), starting("b")])), 0, "it may isolate");
-    assert_eq!(start(&isolated(1, vec![busy("a", 1), open("b", 1)])), 1);
-    let several = WorkerView { not_isolated: true, ..busy("a", 1) };
-    assert_eq!(start(&Pool { slots: 4, ..isolated(5, vec![several]) }), 2);
-    let mixed = Pool { isolated: 1, ..pool(0, 5, 3, vec![open("a", 1)]) };
-    assert_eq!(start(&mixed), 2, "one of those that demand none runs on the first worker");
+    assert_eq!(start(&isolated(1, vec![busy("a", 1), open("b", 120)])), 1);
+    assert_eq!(start(&Pool { slots: 4, ..isolated(5, vec![loaded("a", 120, 1)]) }), 1);
+    let mixed = Pool { queued: 3, ..isolated(1, vec![open("a", 1)]) };
+    assert_eq!(start(&mixed), 1, "one of those that demand none runs on the first worker");
     assert_eq!(start(&pool(0, 5, 1, vec![open("a", 1)])), 0, "the task demands none");
 }
 
 #[test]
-fn workers_without_isolation_are_few_where_no_machine_isolates() {
-    let two = || vec![open("a", 9), open("b", 1)];
-    assert_eq!(start(&isolated(1, two())), 0);
-    assert_eq!(start(&Pool { floor: 2, ..isolated(1, two()) }), 1, "these are there in any case");
-    let foreign = |name| WorkerView { idle_for: None, ..open(name, 0) };
+fn tries_for_isolation_are_paced_by_age() {
+    for (seconds, expected) in [(119, 0), (120, 1)] {
+        let sick = WorkerView { unavailable: true, ..rested("a", seconds) };
+        let cut = WorkerView { connected: false, ..open("a", seconds) };
+        for worker in [rested("a", seconds), loaded("a", seconds, 1), sick, cut] {
+            assert_eq!(start(&isolated(9, vec![worker.clone()])), expected, "{worker:?}");
+        }
+        let ended = Pool { last_try: Some(Duration::from_secs(seconds)), ..isolated(9, vec![]) };
+        assert_eq!(start(&ended), expected);
+    }
+    assert_eq!(start(&isolated(9, vec![rested("a", 900), starting("b")])), 0, "it may isolate");
+    assert_eq!(start(&isolated(1, vec![rested("a", 900), rested("b", 5)])), 0);
+    let foreign = |name| WorkerView { age: None, idle_for: None, ..open(name, 0) };
     assert_eq!(start(&isolated(1, vec![foreign("a"), foreign("b")])), 1, "the pool did not start them");
-    // The next one is tried once another has been idle for two minutes.
-    assert_eq!(drain(&isolated(1, vec![open("a", 120), open("b", 1)])), ["a"]);
+}
+
+#[test]
+fn workers_beyond_need_are_replaced_for_isolation() {
+    let two = || vec![rested("a", 900), rested("b", 120)];
+    let plan = plan(&isolated(1, two()));
+    assert_eq!((plan.start, plan.drain.as_slice()), (0, ["b".to_owned()].as_slice()), "one is not needed");
+    assert!(plan.for_isolation);
+    assert_eq!(start(&Pool { spare: 1, ..isolated(1, two()) }), 1);
+    assert_eq!(drain(&Pool { spare: 1, ceiling: 2, ..isolated(1, two()) }), ["b"], "there is no room");
+    assert_eq!(drain(&Pool { isolated: 0, ..isolated(1, two()) }), [""; 0]);
+    let leaving = WorkerView { draining: true, ..rested("c", 900) };
+    let full = vec![rested("a", 900), rested("b", 900), leaving];
+    assert_eq!(drain(&isolated(1, full)), [""; 0], "one at a time");
     let late = WorkerView { starting: true, connected: false, ..idle("b", 70) };
-    let drained = drain(&isolated(1, vec![open("a", 120), late]));
-    assert_eq!(drained, ["a"], "the task waits for the other one");
+    assert_eq!(
+        drain(&isolated(2, vec![rested("a", 120), late])),
+        [""; 0],
+        "the tasks wait for the other one"
+    );
+}
+
+#[test]
+fn plain_tasks_do_not_end_tries() {
+    let spread = vec![rested("a", 900), rested("b", 900), loaded("c", 900, 1)];
+    assert_eq!(drain(&isolated(1, spread)), ["a"], "it is idle between two tasks");
+    assert_eq!(start(&isolated(1, vec![rested("a", 900), loaded("c", 900, 1)])), 1);
+    let of = |count: u32| {
+        let tasks = |n: u32| 20 / count + u32::from(n < 20 % count);
+        let workers = (0..count).map(|n| loaded(&n.to_string(), 900, tasks(n))).collect();
+        Pool { ceiling: 40, slots: 4, ..isolated(1, workers) }
+    };
+    assert_eq!([start(&of(5)), start(&of(6)), start(&of(7))], [1, 1, 0], "tasks are spread over all workers");
+    assert_eq!(start(&Pool { spare: 2, ..of(7) }), 1);
+}
+
+#[test]
+fn floor_is_not_ended_for_isolation() {
+    let floor = |others: Vec<WorkerView>| {
+        let workers = ["a", "b", "c"].map(|name| open(name, 900)).into_iter().chain(others).collect();
+        Pool { floor: 3, ceiling: 10, ..isolated(1, workers) }
+    };
+    assert_eq!(plan(&Pool { ceiling: 3, ..floor(vec![]) }), Plan::default());
+    assert_eq!(plan(&floor(vec![starting("d")])), Plan::default());
+    assert_eq!(plan(&floor(vec![open("d", 70)])), Plan::default(), "it shows the cause");
+    assert_eq!(start(&floor(vec![open("d", 120)])), 1);
+    assert_eq!(drain(&floor(vec![open("d", 125), starting("e")])), ["d"]);
+}
+
+#[test]
+fn tries_in_vain_end_after_two_minutes() {
+    let names: Vec<_> = (0..20).map(|n| format!("{n:02}")).collect();
+    let full = |queued, seconds| {
+        let workers = names.iter().map(|name| open(name, seconds)).collect();
+        Pool { ceiling: 20, queued, ..isolated(20, workers) }
+    };
+    assert_eq!(drain(&full(20, 119)), [""; 0], "they show the cause");
+    assert_eq!(drain(&full(20, 120)), names);
+    assert_eq!(drain(&full(25, 120)), names[..15], "five tasks take any worker");
 }
 
 #[test]
 fn tries_without_isolation_are_rare() {
-    for (ceiling, queued, timeout) in [(1, 1, 60), (5, 1, 0), (20, 10, 60), (20, 100, 60)] {
-        let (mut started, mut starts) = (Vec::<(u32, u64)>::new(), 0);
-        for now in 0..3600 {
-            let worker = |(name, at): &(u32, u64)| match (now - at).checked_sub(5) {
-                Some(idle) => open(&name.to_string(), idle),
-                None => starting(&name.to_string()),
+    // `load` tasks that demand no isolation run all the time, and are spread over all workers.
+    for (floor, ceiling, queued, timeout, load, slots) in [
+        (0, 1, 1, 60, 0_usize, 1_usize),
+        (0, 5, 1, 0, 0, 1),
+        (0, 20, 10, 60, 0, 1),
+        (0, 20, 100, 60, 0, 1),
+        (3, 10, 1, 60, 0, 1),
+        (20, 40, 1, 5, 0, 1),
+        (3, 3, 1, 60, 0, 1),
+        (0, 40, 1, 60, 20, 4),
+        (0, 40, 1, 60, 24, 8),
+    ] {
+        let (mut started, mut starts, mut last) = (Vec::<(u32, u64)>::new(), 0, None);
+        for now in 0..3600_u64 {
+            let joined = started.iter().filter(|(_, at)| now - at >= 5).count();
+            last = started.iter().filter(|(_, at)| now - at >= 5).map(|(_, at)| *at).chain(last).max();
+            let mut left = load.min(joined * slots);
+            let mut others = joined;
+            let worker = |(name, at): &(u32, u64)| {
+                let (name, age) = (name.to_string(), now - at);
+                if age < 5 {
+                    return starting(&name);
+                }
+                let running = left.div_ceil(others);
+                (left, others) = (left - running, others - 1);
+                match u32::try_from(running).unwrap() {
+                    0 => open(&name, age),
+                    running => loaded(&name, age, running),
+                }
             };
             let workers = started.iter().map(worker).collect();
-            let idle_timeout = Duration::from_secs(timeout);
-            let plan = plan(&Pool { ceiling, idle_timeout, ..isolated(queued, workers) });
+            let plan = plan(&Pool {
+                floor,
+                ceiling,
+                idle_timeout: Duration::from_secs(timeout),
+                slots: u32::try_from(slots).unwrap(),
+                queued: queued + (load - load.min(joined * slots)) as u64,
+                isolated: queued,
+                last_try: last.map(|at| Duration::from_secs(now - at)),
+                workers,
+                ..Pool::default()
+            });
             started.retain(|(name, _)| !plan.drain.contains(&name.to_string()));
             started.extend((starts..starts + plan.start).map(|name| (name, now)));
             starts += plan.start;
         }
-        assert!(starts <= ceiling + 60, "{starts} starts in an hour: {ceiling} {queued} {timeout}");
+        let case = format!("{floor} {ceiling} {queued} {timeout} {load} {slots}");
+        assert!(starts <= ceiling + 30, "{starts} starts in an hour: {case}");
+        let few = load.div_ceil(slots).max(floor as usize) + 2;
+        assert!(started.len() <= few, "{} workers in the end: {case}", started.len());
+        let kept = started.iter().filter(|(name, _)| *name < floor).count();
+        assert_eq!(kept, floor as usize, "the floor has ended: {case}");
     }
-}
-
-#[test]
-fn workers_without_isolation_are_replaced_at_the_ceiling() {
-    let full = |workers| Pool { ceiling: 2, ..isolated(2, workers) };
-    assert_eq!(drain(&full(vec![open("a", 119), open("b", 1)])), [""; 0]);
-    assert_eq!(drain(&full(vec![open("a", 120), open("b", 130)])), ["b"], "one at a time");
-    assert_eq!(drain(&full(vec![busy("a", 1), open("b", 130)])), ["b"]);
-    assert_eq!(drain(&Pool { isolated: 0, ..full(vec![open("a", 120), open("b", 130)]) }), [""; 0]);
 }
 
 #[test]

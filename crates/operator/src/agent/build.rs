@@ -8,7 +8,7 @@ use rota_core::scaling::{self, Backlog, Bounds, ManagedState, ManagedWorker, Rep
 use rota_crds::{AgentSpec, Management};
 use rota_proto::{names, v1};
 
-use super::demand::DemandSnapshot;
+use super::demand::{DemandSnapshot, is_not_isolated};
 use super::dereference::{PodLifecycle, WorkerPod};
 
 /// Time for which the last failed pod of an agent is kept, for its log and its description.
@@ -57,6 +57,7 @@ pub(crate) fn plan(
     let reported = reported(demand, &shared);
     let backlog = Backlog { queued: demand.demand.queued, isolated: demand.demand.queued_isolated };
     let mut pool = scaling::Pool::managed(&bounds(spec), backlog, &managed, &reported);
+    pool.last_try = pool.last_try.into_iter().chain(demand.last_try).min();
     if !runs_pods(spec) {
         (pool.floor, pool.ceiling, pool.spare, pool.queued, pool.isolated) = (0, 0, 0, 0, 0);
     }
@@ -223,20 +224,22 @@ fn managed(pod: &WorkerPod, beyond: bool) -> ManagedState {
 
 /// Converts the reports of the agent's own pods, with their idle times, and those of foreign workers.
 fn reported(demand: &DemandSnapshot, shared: &[&WorkerPod]) -> Vec<ReportedWorker> {
-    let convert = |worker: &v1::WorkerDemand, idle_for| ReportedWorker {
+    let convert = |worker: &v1::WorkerDemand, age, idle_for| ReportedWorker {
         name: names::last(&worker.worker).to_owned(),
         running: u32::try_from(worker.running).unwrap_or_default(),
         storing: u32::try_from(worker.storing).unwrap_or_default(),
         draining: worker.draining,
         connected: worker.connected,
         unavailable: worker.unavailable,
-        not_isolated: worker.connected && !worker.isolated,
+        not_isolated: is_not_isolated(worker),
+        age,
         idle_for,
     };
-    let own = shared.iter().filter_map(|pod| Some(convert(pod.worker.as_ref()?, pod.idle_for)));
+    let own =
+        shared.iter().filter_map(|pod| Some(convert(pod.worker.as_ref()?, Some(pod.age), pod.idle_for)));
     let foreign = demand.demand.workers.iter();
     let foreign = foreign.filter(|worker| shared.iter().all(|pod| pod.name != names::last(&worker.worker)));
-    own.chain(foreign.map(|worker| convert(worker, None))).collect()
+    own.chain(foreign.map(|worker| convert(worker, None, None))).collect()
 }
 
 #[cfg(test)]

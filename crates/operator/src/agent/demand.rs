@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -33,6 +34,14 @@ pub(crate) struct DemandSnapshot {
     pub demand: v1::Demand,
     /// Tasks that need, or run on, a worker of their own.
     pub isolated: Vec<v1::IsolatedDemand>,
+    /// Age of the youngest shared pod that does not isolate its attempts, also if it has ended. The operator adds it.
+    pub last_try: Option<Duration>,
+}
+
+/// Returns whether a worker has stated that it does not isolate its attempts. A disconnected one without a reason has stated nothing
+/// since the control plane started.
+pub(super) fn is_not_isolated(worker: &v1::WorkerDemand) -> bool {
+    !worker.isolated && (worker.connected || !worker.not_isolated_reason.is_empty())
 }
 
 impl DemandCache {

@@ -204,6 +204,7 @@ impl Agents {
         let may_start =
             network.is_ok() && recorded.is_ok() && state.start_delay(hash, Instant::now()).is_zero();
         state.pause_isolated(&mut demand, Instant::now());
+        demand.last_try = state.observe_isolation(hash, &pods, Instant::now());
         let plan = build::plan(&agent.spec, hash, &pods, &demand, may_start);
         let authority = self.context.authority.borrow().clone();
         self.authorities.publish(&self.context, &namespace, &authority).await?;

@@ -54,9 +54,10 @@ pub(super) fn after(
     }
     // They may hold the place of a worker that takes what waits. One that is replaced already needs no further look.
     let useless_for = pods.iter().filter_map(|pod| {
-        let is_useless = pod.worker.as_ref().is_some_and(|worker| worker.unavailable || !worker.isolated);
+        let is_useless = pod.worker.as_ref().is_some_and(|worker| worker.unavailable);
         pod.unavailable_for.or(pod.idle_for.filter(|_| is_useless))
     });
+    let useless_for = useless_for.chain(state.last_try());
     if let Some(remaining) = useless_for.filter_map(|time| REPLACE_AFTER.checked_sub(time)).min() {
         delay = delay.min(remaining + IDLE_TIMEOUT_SLACK);
     }
@@ -94,7 +95,6 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn idle_workers_are_replaced_in_time() {
-        let state = AgentState::default();
         for (isolated, unavailable, expected) in [
             (true, false, RESYNC_INTERVAL),
             (false, false, Duration::from_secs(20) + IDLE_TIMEOUT_SLACK),
@@ -104,9 +104,13 @@ mod tests {
             let pod = WorkerPod {
                 lifecycle: PodLifecycle::Serving,
                 worker: Some(worker),
+                hash: "hash".into(),
+                age: REPLACE_AFTER - Duration::from_secs(20),
                 idle_for: Some(REPLACE_AFTER - Duration::from_secs(20)),
                 ..Default::default()
             };
+            let mut state = AgentState::default();
+            state.observe_isolation("hash", std::slice::from_ref(&pod), Instant::now());
             assert_eq!(after(&agent(), &state, STATUS_INTERVAL, &[pod], &[], "hash"), expected);
         }
     }

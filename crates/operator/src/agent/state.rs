@@ -9,7 +9,7 @@ use rota_proto::{names, v1};
 use tokio::time::Instant;
 
 use super::accepted::Accepted;
-use super::demand::DemandSnapshot;
+use super::demand::{DemandSnapshot, is_not_isolated};
 use super::dereference::WorkerPod;
 use super::history::PodHistory;
 use super::origin::Creations;
@@ -56,6 +56,8 @@ pub(super) struct AgentState {
     /// Failed starts for isolated tasks, by task: one that cannot start must not stop the others.
     isolated: HashMap<String, StartFailures>,
     isolated_until: Option<Instant>,
+    /// Age of the youngest shared pod of a template whose worker does not isolate its attempts, and when it had that age.
+    last_try: Option<(String, Duration, Instant)>,
 }
 
 /// What a worker was started for.
@@ -125,6 +127,28 @@ impl AgentState {
         for task in &mut demand.isolated {
             task.queued &= self.isolated_start_delay(names::last(&task.task), now).is_zero();
         }
+    }
+
+    /// Returns the age of the youngest shared pod of a template whose worker does not isolate its attempts, also of those that have ended:
+    /// they show it for the next ones.
+    pub(super) fn observe_isolation(
+        &mut self,
+        hash: &str,
+        pods: &[WorkerPod],
+        now: Instant,
+    ) -> Option<Duration> {
+        let known = self.last_try.take().filter(|(template, ..)| template == hash);
+        let known = known.map(|(_, age, at)| age + (now - at));
+        let shared = pods.iter().filter(|pod| pod.task.is_none() && pod.hash == hash);
+        let open = shared.filter(|pod| pod.worker.as_ref().is_some_and(is_not_isolated));
+        let youngest = open.map(|pod| pod.age).chain(known).min();
+        self.last_try = youngest.map(|age| (hash.to_owned(), age, now));
+        youngest
+    }
+
+    /// Returns the age that was last observed.
+    pub(super) fn last_try(&self) -> Option<Duration> {
+        self.last_try.as_ref().map(|(_, age, _)| *age)
     }
 
     /// Returns how long no worker may be started for a task; zero if one may.
@@ -223,6 +247,32 @@ mod tests {
 
     fn report(message: &str) -> v1::ReportAgentRequest {
         v1::ReportAgentRequest { message: message.into(), ..Default::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ended_pods_still_show_lack_of_isolation() {
+        let (mut state, begin) = (AgentState::default(), Instant::now());
+        let pod = |isolated, seconds| WorkerPod {
+            hash: "h".into(),
+            age: Duration::from_secs(seconds),
+            worker: Some(v1::WorkerDemand { connected: true, isolated, ..Default::default() }),
+            ..Default::default()
+        };
+        let mut observe = |hash, pods: &[WorkerPod], seconds| {
+            let age = state.observe_isolation(hash, pods, begin + Duration::from_secs(seconds));
+            age.map(|age| age.as_secs())
+        };
+        assert_eq!(observe("h", &[pod(true, 5)], 0), None);
+        assert_eq!(observe("h", &[pod(true, 5), pod(false, 30), pod(false, 20)], 0), Some(20));
+        assert_eq!(observe("h", &[], 100), Some(120));
+        assert_eq!(observe("h", &[pod(false, 7)], 110), Some(7));
+        let own = WorkerPod { task: Some("t".into()), ..pod(false, 1) };
+        assert_eq!(observe("h", &[own], 110), Some(7));
+        assert_eq!(
+            observe("new", &[pod(false, 8)], 111),
+            None,
+            "pods of another template may be on other machines"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,7 +19,7 @@ use crate::clock::now;
 use crate::demand::{Demand, Snapshot};
 use crate::health::Cause;
 use crate::keys::AgentKey;
-use crate::scheduler::Admission;
+use crate::scheduler::{Admission, WorkerView};
 use crate::store_client::StoreClient;
 use crate::wire::{status, task as wire};
 
@@ -31,6 +31,12 @@ const FAILURE_SEARCH_EVENTS: u64 = 32;
 /// Whether the slots of a route may be held until the storage of artifacts takes files of their attempts.
 fn are_slots_held(context: &Context) -> bool {
     context.capacity.workers > 0 && context.capacity.free == 0
+}
+
+/// Whether a worker has stated that it does not isolate its attempts. A disconnected one without a reason has stated nothing since the
+/// control plane started.
+fn is_not_isolated(worker: &WorkerView) -> bool {
+    !worker.stats.isolated && (worker.connected || !worker.stats.not_isolated_reason.is_empty())
 }
 
 /// Whether a task waits for the storage of artifacts, or for a slot that attempts may hold until it takes their files.
@@ -195,8 +201,9 @@ impl Explainer {
             draining: worker.draining,
             connected: worker.connected,
             unavailable: worker.is_unavailable(),
-            not_isolated: worker.connected && !worker.stats.isolated,
+            not_isolated: is_not_isolated(worker),
             // The operator ends only its own.
+            age: worker.is_pod.then(|| now.since(worker.stats.connected_at)),
             idle_for: worker.stats.idle_since.filter(|_| worker.is_pod).map(|since| now.since(since)),
             ..ReportedWorker::default()
         });

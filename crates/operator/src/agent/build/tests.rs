@@ -39,10 +39,36 @@ fn free_pods_without_isolation_are_no_room_for_it() {
     let starts = |isolated: bool, queued_isolated| {
         let mut pod = pod("a", PodLifecycle::Serving, Some(0));
         pod.worker.as_mut().unwrap().isolated = isolated;
+        pod.age = scaling::REPLACE_AFTER;
         let demand = v1::Demand { queued: 1, queued_isolated, ..Default::default() };
         plan(&agent, "h", &[pod], &DemandSnapshot { demand, ..Default::default() }, true).start
     };
     assert_eq!((starts(false, 0), starts(false, 1), starts(true, 1)), (0, 1, 0));
+}
+
+#[test]
+fn disconnected_pods_keep_their_statement_of_isolation() {
+    let agent = spec("replicas: 0, maxReplicas: 4");
+    let starts = |reason: &str| {
+        let mut pod = pod("a", PodLifecycle::Serving, Some(0));
+        pod.age = scaling::REPLACE_AFTER;
+        let worker = pod.worker.as_mut().unwrap();
+        (worker.connected, worker.not_isolated_reason) = (false, reason.into());
+        let demand = v1::Demand { queued: 1, queued_isolated: 1, ..Default::default() };
+        plan(&agent, "h", &[pod], &DemandSnapshot { demand, ..Default::default() }, true).start
+    };
+    assert_eq!((starts("it runs as root"), starts("")), (1, 0), "without a reason, none is known");
+}
+
+#[test]
+fn ended_pods_delay_the_next_try() {
+    let agent = spec("replicas: 0, maxReplicas: 4");
+    let starts = |seconds: Option<u64>| {
+        let demand = v1::Demand { queued: 3, queued_isolated: 3, ..Default::default() };
+        let last_try = seconds.map(Duration::from_secs);
+        plan(&agent, "h", &[], &DemandSnapshot { demand, last_try, ..Default::default() }, true).start
+    };
+    assert_eq!([starts(None), starts(Some(119)), starts(Some(120))], [3, 0, 1]);
 }
 
 /// An outage of the storage of artifacts: tasks end, and leave their files with their workers.
