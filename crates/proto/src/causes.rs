@@ -17,6 +17,7 @@ pub const DISPATCHING: &str = "dispatching";
 pub const GROUP_FULL: &str = "group_full";
 pub const NO_FREE_SLOT: &str = "no_free_slot";
 pub const NO_WORKER: &str = "no_worker";
+pub const NOT_ISOLATED: &str = "not_isolated";
 pub const NOT_TAKEN_YET: &str = "not_taken_yet";
 pub const POOL_STARTING: &str = "pool_starting";
 pub const CREDENTIAL_REJECTED: &str = "credential_rejected";

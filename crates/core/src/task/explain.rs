@@ -2,6 +2,7 @@
 //! queues.
 
 mod limits;
+mod pool;
 mod unavailable;
 
 use std::collections::BTreeMap;
@@ -116,10 +117,14 @@ pub struct Pool {
     pub managed: bool,
     /// Existing workers, including disconnected ones.
     pub workers: u32,
+    /// Number of workers that always run.
+    pub floor: u32,
     /// Largest number of workers that demand may start.
     pub ceiling: u32,
     /// Workers requested by the demand that have not connected yet.
     pub starting: u32,
+    /// Reason why a worker that demand has started does not isolate its attempts, if there is one; may be empty.
+    pub not_isolated: Option<String>,
     /// Reason why workers cannot start, as reported by their operator; empty if none.
     pub start_failure: String,
 }
@@ -281,38 +286,6 @@ fn of_start_failure(context: &Context) -> Option<Cause> {
     ))
 }
 
-/// Returns what the pool does about a task without a free slot.
-fn of_pool(target: &Target, pool: &Pool) -> Option<Cause> {
-    // More workers do not help a task that is bound to one.
-    if !pool.managed || matches!(target, Target::Worker(_) | Target::Task { .. }) {
-        return None;
-    }
-    let Pool { agent, workers, ceiling, starting, .. } = pool;
-    if *starting > 0 {
-        return Some(cause(
-            "pool_starting",
-            format!(
-                "{starting} more workers of agent {agent} are starting; {workers} of at most {ceiling} exist"
-            ),
-            "if none connects, check that `rota dev` or the operator is running",
-        ));
-    }
-    (workers >= ceiling).then(|| {
-        cause(
-            "at_ceiling",
-            match ceiling {
-                0 => format!("the pool of agent {agent} is stopped: its maxReplicas is 0"),
-                _ => format!("the pool of agent {agent} is at its ceiling of {ceiling} workers"),
-            },
-            if *ceiling == 0 {
-                "raise the agent's maxReplicas"
-            } else {
-                "wait, or raise the agent's maxReplicas"
-            },
-        )
-    })
-}
-
 fn of_queue(target: &Target, context: &Context) -> Vec<Cause> {
     let capacity = context.capacity;
     let who = target.describe();
@@ -353,7 +326,7 @@ fn of_queue(target: &Target, context: &Context) -> Vec<Cause> {
         causes.push(cause("dispatching", "a slot is free, the assignment follows", ""));
     }
     if capacity.free == 0 {
-        causes.extend(context.pool.as_ref().and_then(|pool| of_pool(target, pool)));
+        causes.extend(context.pool.iter().flat_map(|pool| pool::causes(target, pool, capacity)));
         if !context.busy_with.is_empty() {
             let more = match context.busy_with_more {
                 0 => String::new(),

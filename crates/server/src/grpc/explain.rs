@@ -195,6 +195,7 @@ impl Explainer {
         };
         let now = now();
         let workers = standing.into_iter().flat_map(|pool| &pool.workers);
+        let open = workers.clone().find(|worker| worker.is_pod && is_not_isolated(worker));
         let reported = workers.map(|worker| ReportedWorker {
             running: small(worker.tasks.len()),
             storing: small(worker.storing),
@@ -217,7 +218,9 @@ impl Explainer {
         Some(Pool {
             managed: spec.management() != v1::Management::External,
             workers: small(reported.len()),
+            floor: scaled.floor,
             ceiling: scaled.ceiling,
+            not_isolated: open.map(|worker| worker.stats.not_isolated_reason.clone()),
             starting: scaling::plan(&scaled).start,
             start_failure: match route.target {
                 Target::Task { id, .. } => self.demand.agents.pools().isolated_message(&key, id),

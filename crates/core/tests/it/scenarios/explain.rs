@@ -1,6 +1,7 @@
 //! Explanations of why a task is not running.
 
 use rota_core::failure::{Class, Failure};
+use rota_core::target::{ISOLATED, Target};
 use rota_core::task::explain::{Cause, Context, Pool, RouteCapacity, causes, summary};
 use rota_core::task::{Desired, OnFailure, State, Task};
 
@@ -116,8 +117,10 @@ fn full_queue_explains_pool_scaling() {
         agent: "coder".parse().unwrap(),
         managed: true,
         workers,
+        floor: 0,
         ceiling: 2,
         starting,
+        not_isolated: None,
         start_failure: start_failure.to_owned(),
     };
     let explain = |capacity: RouteCapacity, pool: Pool| {
@@ -153,4 +156,34 @@ fn full_queue_explains_pool_scaling() {
         codes(&explain(RouteCapacity { free: 1, ..busy }, pool(1, 0, "broken"))),
         ["dispatching", "behind"]
     );
+}
+
+#[test]
+fn ceiling_is_not_blamed_for_isolation() {
+    let words = ["coder".to_owned(), ISOLATED.to_owned()];
+    let harness = Harness::new(Task { target: Target::Capabilities(words.into()), ..plain() });
+    let pool = |floor, reason: Option<&str>| Pool {
+        agent: "coder".parse().unwrap(),
+        managed: true,
+        workers: 3,
+        floor,
+        ceiling: 3,
+        starting: 0,
+        not_isolated: reason.map(str::to_owned),
+        start_failure: String::new(),
+    };
+    let explain = |capacity, pool| {
+        causes(&harness.task, &Context { capacity, pool: Some(pool), ..Context::default() }, harness.now)
+    };
+    let found = explain(RouteCapacity::default(), pool(3, Some("it runs as root")));
+    assert_eq!(found.iter().map(|cause| cause.code).collect::<Vec<_>>(), ["no_worker", "not_isolated"]);
+    assert_eq!(found[1].message, "workers of agent coder do not isolate their attempts: it runs as root");
+    assert!(found[1].hint.contains("nodeSelector") && found[1].hint.contains("maxReplicas above replicas"));
+    let found = explain(RouteCapacity::default(), pool(0, Some("")));
+    assert!(found[1].message.ends_with("attempts") && !found[1].hint.contains("maxReplicas"), "{found:?}");
+    // Others that isolate are busy.
+    let busy = RouteCapacity { workers: 1, slots: 1, ..RouteCapacity::default() };
+    for (capacity, reason) in [(RouteCapacity::default(), None), (busy, Some("it runs as root"))] {
+        assert_eq!(explain(capacity, pool(0, reason))[1].code, "at_ceiling");
+    }
 }

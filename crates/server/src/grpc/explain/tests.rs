@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rota_core::failure::Class;
-use rota_core::target::Target;
+use rota_core::target::{ISOLATED, Target};
 use rota_core::task::explain::RouteCapacity;
 use rota_core::task::{Dependency, DependencyKey, DependencyState, Desired, OnFailure, Refusal};
 use rota_core::{Namespace, Timestamp, WorkerName};
@@ -50,7 +50,8 @@ fn failed_task() -> Task {
 /// Returns the pool of the task's agent, of at most two workers.
 fn pool(workers: u32, starting: u32) -> Option<Pool> {
     let start_failure = "no image".to_owned();
-    Some(Pool { agent: agent(), managed: true, workers, ceiling: 2, starting, start_failure })
+    let (managed, floor, ceiling, not_isolated) = (true, 0, 2, Some(String::new()));
+    Some(Pool { agent: agent(), managed, workers, floor, ceiling, starting, not_isolated, start_failure })
 }
 
 /// Returns the context of a queued task whose route has workers with one slot each.
@@ -63,6 +64,8 @@ fn queue(workers: u32, draining: u32, free: u32, pool: Option<Pool>) -> Context 
 #[test]
 fn cause_codes_match_api_constants() {
     let queued = || task(State::Queued);
+    let isolated = Target::Capabilities([ISOLATED.to_owned()].into());
+    let demanding = Task { target: isolated, ..queued() };
     let cases = [
         (pending_task(), Context::default()),
         (queued(), queue(0, 0, 0, None)),
@@ -70,6 +73,7 @@ fn cause_codes_match_api_constants() {
         (queued(), queue(1, 0, 0, pool(1, 1))),
         (queued(), queue(2, 0, 0, pool(2, 0))),
         (queued(), queue(1, 0, 1, None)),
+        (demanding, queue(0, 0, 0, pool(2, 0))),
         (task(State::Assigned), Context::default()),
         (task(State::InputRequired), Context::default()),
         (failed_task(), Context::default()),
@@ -87,6 +91,7 @@ fn cause_codes_match_api_constants() {
         causes::DISPATCHING,
         causes::NO_FREE_SLOT,
         causes::NO_WORKER,
+        causes::NOT_ISOLATED,
         causes::NOT_TAKEN_YET,
         causes::POOL_STARTING,
         causes::RETRY_DELAY,
