@@ -77,7 +77,10 @@ impl Agents {
                 format!("{}: {outcome}, since the operator has no record that it created this pod", pod.name);
             self.context.event_of(agent, pod.reference(&namespace), "UnknownPod", action, &note).await;
             match end {
-                UnrecordedEnd::Drain => apply::drain(&self.context, name, &pod.name, false).await?,
+                UnrecordedEnd::Drain => {
+                    apply::drain(&self.context, name, &pod.name, false, "not created by the operator")
+                        .await?;
+                }
                 _ => {
                     let may_work = !pod.has_terminated() && history.may_run_tasks(pod);
                     let grace = (!may_work).then_some(ABANDON_GRACE_SECONDS);

@@ -162,11 +162,13 @@ pub(super) async fn drain(
     name: &str,
     worker: &str,
     only_idle: bool,
+    reason: &str,
 ) -> Result<(), ReconcileError> {
     let request = v1::DrainAgentRequest { name: name.to_owned(), worker: worker.to_owned(), only_idle };
     match context.control.drain_agent(request).await {
         Ok(answer) => {
-            tracing::info!(worker, only_idle, drained = !answer.workers.is_empty(), "requested drain");
+            let drained = !answer.workers.is_empty();
+            tracing::info!(worker, only_idle, drained, reason, "requested drain");
             Ok(())
         }
         Err(error) if error.code == Code::NotFound => Ok(()),

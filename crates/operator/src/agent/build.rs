@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub start_for: Vec<String>,
     /// Workers to drain if they are still idle.
     pub drain_idle: Vec<String>,
+    /// Whether the first of these makes room for one that may isolate its attempts.
+    pub for_isolation: bool,
     /// Workers to drain after what they run.
     pub drain: Vec<String>,
     /// Pods to delete because they have terminated.
@@ -84,6 +86,7 @@ pub(crate) fn plan(
     Plan {
         start: if may_start { scaling.start } else { 0 },
         start_for: if may_start { unserved_isolated_tasks(&pool, pods, demand) } else { Vec::new() },
+        for_isolation: scaling.for_isolation,
         drain_idle: idle.into_iter().chain(outdated_idle).collect(),
         drain: outdated,
         delete: terminated(pods),

@@ -315,11 +315,13 @@ impl Agents {
             let grace = (!state.history.may_run_tasks(pod)).then_some(ABANDON_GRACE_SECONDS);
             self.delete_pod(&namespace, state, pod, grace).await?;
         }
-        for worker in &plan.drain_idle {
-            apply::drain(&self.context, name, worker, true).await?;
+        for (index, worker) in plan.drain_idle.iter().enumerate() {
+            let is_tried = plan.for_isolation && index == 0;
+            let reason = if is_tried { "tasks wait for one that isolates attempts" } else { "idle" };
+            apply::drain(&self.context, name, worker, true, reason).await?;
         }
         for worker in &plan.drain {
-            apply::drain(&self.context, name, worker, false).await?;
+            apply::drain(&self.context, name, worker, false, "created from an older spec").await?;
         }
         self.start_workers(agent, state, pods, plan, hash).await
     }
