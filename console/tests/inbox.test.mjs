@@ -271,9 +271,10 @@ test("work that did not pass its checks waits for a person", async () => {
     const third = await opened(second);
     // It is set up as the one before, and fails as that one did.
     await until(third.name, "TASK_STATE_FAILED");
+    // Named by its prompt.
     assert.equal((await api("GET", third.name)).spec.prompt, "Add them");
     await inbox();
-    await press(page, button(page.getByRole("article", { name: third.id }), "Dismiss"));
+    await press(page, button(page.getByRole("article", { name: "Add them" }), "Dismiss"));
     await isNothing.waitFor();
     await hasWaiting(page, 0);
     assert.equal((await api("GET", third.name)).labels["rota.dev/replayed"], "never");
