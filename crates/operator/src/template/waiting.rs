@@ -61,6 +61,16 @@ impl<K: Kind + kube::Resource<Scope = NamespaceResourceScope>> Waiting<K> {
         self.0.lock().forget(&reference(object));
     }
 
+    /// Forgets the objects that the stores do not have.
+    pub(crate) fn retain_known(&self, stores: &Stores<K>) {
+        let mut waiters = self.0.lock();
+        let is_unknown = |object: &&Object<K>| stores.iter().all(|(store, _)| store.get(object).is_none());
+        let unknown: Vec<_> = waiters.template_of.keys().filter(is_unknown).cloned().collect();
+        for object in unknown {
+            waiters.forget(&object);
+        }
+    }
+
     /// Triggers the objects that wait for a template.
     pub(crate) async fn wake(&self, namespace: &str, name: &str) {
         let template = (namespace.to_owned(), name.to_owned());

@@ -1,6 +1,6 @@
 //! Streams of the records of workflows that have not ended: one for each, which triggers its resource at every change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -43,6 +43,16 @@ impl Followers {
     /// Ends the stream of a workflow.
     pub(super) fn forget(&self, uid: &str) {
         self.0.lock().remove(uid);
+    }
+
+    /// Ends the streams of all workflows but these.
+    pub(super) fn retain(&self, uids: &HashSet<String>) {
+        self.0.lock().retain(|uid, _| uids.contains(uid));
+    }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().len()
     }
 
     /// Starts a stream unless there is one. When it ends, it triggers the resource once more, whose reconciliation reads the record

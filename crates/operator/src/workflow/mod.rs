@@ -7,7 +7,7 @@ mod follow;
 mod status;
 mod sweep;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +96,14 @@ impl Reconciler<Workflow> for Workflows {
         self.forget(&workflow.uid().unwrap_or_default());
         // If the queue is full, the sweep finds it.
         let _ = self.deleted.try_send(record_name(workflow));
+    }
+
+    fn listed(&self) {
+        let workflows = self.stores.iter().flat_map(|(store, _)| store.state());
+        let uids: HashSet<_> = workflows.filter_map(|workflow| workflow.uid()).collect();
+        self.followers.retain(&uids);
+        self.written.lock().retain(|uid, _| uids.contains(uid));
+        self.context.waiting_workflows.retain_known(&self.stores);
     }
 }
 
@@ -295,3 +303,6 @@ impl Workflows {
 fn record_name(workflow: &Workflow) -> String {
     names::workflow(&workflow.namespace().unwrap_or_default(), workflow.uid().unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;
