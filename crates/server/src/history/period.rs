@@ -7,8 +7,11 @@ use rota_store::Document;
 use super::row::{Key, Row, Rows};
 use crate::metrics::OTHER;
 
-/// Agents with a row of their own in a period; further ones share one, which has the name that they have in the metrics.
+/// Agents with a row of their own in a period; further ones share one with those of their namespace, which has the name that they
+/// have in the metrics.
 const MAX_ROWS: usize = 100;
+/// Namespaces with such a row; further ones share one.
+const MAX_SHARED: usize = 100;
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Period {
@@ -54,7 +57,8 @@ impl Period {
         }
     }
 
-    /// Returns the row of a key. Without room, a model is counted as an unknown one of its agent, and an agent with the others.
+    /// Returns the row of a key. Without room, a model is counted as an unknown one of its agent, and an agent with the others
+    /// of its namespace.
     fn row(&mut self, (namespace, agent, model): &Key, max_models: usize) -> &mut Row {
         let agents = self.rows.iter().filter(|row| row.model.is_empty()).count();
         let models = self.rows.len() - agents;
@@ -63,6 +67,9 @@ impl Period {
             key[2] = "";
         }
         if key[2].is_empty() && agents >= MAX_ROWS && self.position(key).is_none() {
+            key = [namespace, OTHER, ""];
+        }
+        if key[1] == OTHER && agents >= MAX_ROWS + MAX_SHARED && self.position(key).is_none() {
             key = [OTHER, OTHER, ""];
         }
         let at = self.position(key).unwrap_or_else(|| {
@@ -101,6 +108,35 @@ mod tests {
         assert_eq!(period.rows.len(), MAX_ROWS + 1);
         assert_eq!(period.rows[MAX_ROWS].agent, OTHER);
         assert_eq!(period.rows[MAX_ROWS].max_queued, 7);
+    }
+
+    #[test]
+    fn agents_beyond_the_limit_count_for_their_namespace() {
+        let mut period = Period::new(0);
+        for number in 0..3 * MAX_ROWS {
+            for namespace in ["one", "two"] {
+                let key = (namespace.to_owned(), format!("a{number}"), String::new());
+                let row = Row { counters: vec![0, 0, 0, 0, 1], ..Row::of(key.clone()) };
+                period.add(&Rows::from([(key, row)]), 0);
+            }
+        }
+        assert_eq!(period.rows.len(), MAX_ROWS + 2);
+        for namespace in ["one", "two"] {
+            let rows = period.rows.iter().filter(|row| row.namespace == namespace);
+            assert_eq!(rows.map(|row| row.counter(COST)).sum::<u64>(), 300);
+        }
+    }
+
+    #[test]
+    fn rows_of_many_namespaces_are_bounded() {
+        let mut period = Period::new(0);
+        for number in 0..3 * (MAX_ROWS + MAX_SHARED) {
+            let key = (format!("n{number}"), "a".to_owned(), String::new());
+            let row = Row { counters: vec![0, 0, 0, 0, 1], ..Row::of(key.clone()) };
+            period.add(&Rows::from([(key, row)]), 0);
+        }
+        assert_eq!(period.rows.len(), MAX_ROWS + MAX_SHARED + 1);
+        assert_eq!(period.rows.iter().map(|row| row.counter(COST)).sum::<u64>(), 600);
     }
 
     #[test]
