@@ -294,6 +294,24 @@ test("work that did not pass its checks waits for a person", async () => {
   await page.context().close();
 });
 
+test("a dismissal that comes too late is given back", async () => {
+  const steps = [{ fail: { class: "checks", message: "no tests" } }];
+  const name = await scripted("settled twice", steps, { retry: { maxAttempts: 1 } });
+  const page = await signedIn();
+  await page.goto(`${base}/inbox`);
+  const { held, release } = await hold(page, /updateMask=labels/);
+  const card = page.getByRole("article", { name: "settled twice" });
+  await card.getByRole("button", { name: "Dismiss" }).click();
+  await held;
+  const labels = { "rota.dev/replayed": "another" };
+  await api("PATCH", `${name}?updateMask=labels`, { name, labels });
+  await card.waitFor({ state: "detached" });
+  release();
+  await notUsed(page).getByText("run again as another meanwhile: that is kept").waitFor();
+  assert.equal((await api("GET", name)).labels["rota.dev/replayed"], "another");
+  await page.context().close();
+});
+
 test("permissions are shown in full, and allowed once, for the session, or denied with a reason", async () => {
   const runtime = { claude: { permissionPolicy: "PERMISSION_POLICY_ASK" } };
   await api("POST", "namespaces/default/agents?agentId=claude", { spec: { runtime } });

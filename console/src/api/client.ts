@@ -3,7 +3,14 @@ import { BASE } from "../base";
 import { expire, isSignedIn, setRole, signInChanges } from "./token";
 
 /** Codes of gRPC, as errors have them. */
-export const Code = { UNKNOWN: 2, NOT_FOUND: 5, PERMISSION_DENIED: 7, UNAVAILABLE: 14, UNAUTHENTICATED: 16 };
+export const Code = {
+  UNKNOWN: 2,
+  NOT_FOUND: 5,
+  PERMISSION_DENIED: 7,
+  FAILED_PRECONDITION: 9,
+  UNAVAILABLE: 14,
+  UNAUTHENTICATED: 16,
+};
 /** Those with which the same call may succeed later. */
 const TRANSIENT = [1, 2, 4, 8, 10, 13, 14];
 /** Time without a byte after which a stream is cut off: the server sends a comment every 15 s. */

@@ -6,31 +6,28 @@ import { visible } from "../../api/plain";
 import type { Task } from "../../api/types";
 import { Acting } from "../../components/Acting";
 import { Problem } from "../../components/Problem";
+import { type Unused, useReply } from "../../components/useReply";
 import { Continue } from "../tasks/Continue";
 import { EditRetry } from "../tasks/EditRetry";
 import { NONE, settle } from "../tasks/settle";
+import { titleOf } from "../tasks/title";
 
 /** Forms of a card, each open on demand: they need all of the specification, which lists have not. */
 type Form = "edit" | "continue";
 
 /** Work that has not passed its checks, and what settles that: it is run again, continued or left as it is. */
-export function FailedChecks({ task }: { task: Task }) {
+export function FailedChecks({ task, onUnused }: { task: Task; onUnused: (unused: Unused) => void }) {
   const cache = useQueryClient();
   const [form, setForm] = useState<Form>();
-  const [busy, setBusy] = useState(false);
-  const [problem, setProblem] = useState<unknown>();
+  const asked = `The work of ${titleOf(task)} has not passed its checks.`;
+  const { busy, problem, send } = useReply(asked, "", onUnused);
   const { class: failed, message, hint } = task.status?.failure ?? {};
-  const dismiss = async () => {
-    setBusy(true);
-    setProblem(undefined);
-    try {
-      await settle(task, NONE);
-    } catch (error) {
-      setProblem(error);
-    }
-    await cache.invalidateQueries();
-    setBusy(false);
-  };
+  const dismiss = () =>
+    send(
+      "Dismiss",
+      () => settle(task, NONE),
+      () => cache.invalidateQueries(),
+    );
   return (
     <section className="answer card" aria-label="Failed checks">
       <p className="question">The work has not passed its checks, and the task has failed.</p>

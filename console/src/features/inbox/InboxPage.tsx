@@ -84,7 +84,7 @@ function Inbox() {
             {task.spec?.target?.agent}, <Age from={task.createTime} /> old
           </p>
           {task.status?.attention && <Attention task={task} attention={task.status.attention} />}
-          {hasFailedChecks(task) && <FailedChecks task={task} />}
+          {hasFailedChecks(task) && <FailedChecks task={task} onUnused={onUnused} />}
           {task.status?.pendingInput?.map((request) => (
             <Answer key={request.requestId} task={task.name ?? ""} request={request} onUnused={onUnused} />
           ))}

@@ -6,8 +6,7 @@ import type { Task } from "../../api/types";
 import { Problem } from "../../components/Problem";
 import { continuationOf } from "./continuation";
 import { type Comment, messageOf } from "./patch";
-import { isDeadLetter } from "./replay";
-import { settle } from "./settle";
+import { replace } from "./settle";
 
 /** The next message of the conversation of a task that has ended, with the comments on its changes: a new task continues it. */
 export function Continue({ task, comments }: { task: Task; comments: Comment[] }) {
@@ -28,10 +27,9 @@ export function Continue({ task, comments }: { task: Task; comments: Comment[] }
     try {
       const { namespace } = placeOf(task.name);
       const headers = { "Idempotency-Key": key.current.value };
-      const made = await post<Task>(`namespaces/${namespace}/tasks`, continuationOf(task, message), headers);
-      if (isDeadLetter(task)) {
-        await settle(task, made);
-      }
+      const made = await replace(task, () =>
+        post<Task>(`namespaces/${namespace}/tasks`, continuationOf(task, message), headers),
+      );
       await navigate({ to: "/tasks/$namespace/$id", params: placeOf(made.name) });
     } catch (error) {
       setProblem(error);

@@ -23,8 +23,7 @@ import { Artifacts } from "./Artifacts";
 import { EditRetry } from "./EditRetry";
 import { Log } from "./Log";
 import { Lines } from "./lines";
-import { isDeadLetter } from "./replay";
-import { settle } from "./settle";
+import { replace } from "./settle";
 import { TimelineTable } from "./TimelineTable";
 import { Timeline } from "./timeline";
 import { titleOf } from "./title";
@@ -108,10 +107,7 @@ function OneTask({ name }: { name: string }) {
   });
   const act = (call: Promise<unknown>) => attempt(call.then(() => first.refetch()));
   const retry = async (idempotencyKey: string) => {
-    const next = await post<Task>(`${name}:retry`, { idempotencyKey });
-    if (task && isDeadLetter(task)) {
-      await settle(task, next);
-    }
+    const next = await replace(task ?? {}, () => post<Task>(`${name}:retry`, { idempotencyKey }));
     const [, namespace = "", , id = ""] = next.name?.split("/") ?? [];
     await navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
   };

@@ -30,9 +30,14 @@ export function replayedBy(before: Task["labels"], made: Task): Record<string, s
   return { ...before, [REPLAYED]: made.uid ?? "" };
 }
 
+/** Returns what has settled a failed task: the id of the task that has taken its place, or `never`. */
+export function settledBy(labels: Task["labels"]): string | undefined {
+  return labels?.[REPLAYED];
+}
+
 /** Whether a task has failed for good and was not run again: those of `rota dead-letters list`. Steps are the matter of their workflow. */
-export function isDeadLetter({ status, step, labels }: Task): boolean {
-  return status?.state === "TASK_STATE_FAILED" && !step && labels?.[REPLAYED] === undefined;
+export function isDeadLetter(task: Task): boolean {
+  return task.status?.state === "TASK_STATE_FAILED" && !task.step && settledBy(task.labels) === undefined;
 }
 
 /** Whether a task has done its work, and that has not passed its checks: a person decides what becomes of it. */

@@ -1,18 +1,48 @@
-import { get, patch } from "../../api/client";
+import { ApiError, Code, get, patch } from "../../api/client";
 import { changeOfLatest } from "../../api/conflict";
 import { query } from "../../api/format";
+import { visibleLine } from "../../api/plain";
 import type { Task } from "../../api/types";
-import { replayedBy } from "./replay";
+import { isDeadLetter, replayedBy, settledBy } from "./replay";
 
 /** In place of a task that takes the place of another one: none does, as the documentation names it. */
 export const NONE: Task = { uid: "never" };
 
-/** Records which task has taken the place of one that has failed, which is no dead letter any more. */
+/**
+ * Creates a task that takes the place of another one, which is no dead letter any more. Creates none if another person has settled
+ * that one since it was read.
+ */
+export async function replace(task: Task, create: () => Promise<Task>): Promise<Task> {
+  if (!isDeadLetter(task)) {
+    return create();
+  }
+  const by = settledBy((await get<Task>(task.name ?? "")).labels);
+  if (by !== undefined) {
+    throw settledMeanwhile(by, "no second task was created");
+  }
+  const made = await create();
+  await settle(task, made);
+  return made;
+}
+
+/** Records which task has taken the place of a dead letter. What another person has recorded is kept, and reported. */
 export async function settle(task: Task, made: Task): Promise<void> {
   await changeOfLatest<Task>(
     task,
     () => get<Task>(task.name ?? ""),
-    ({ name, labels }, headers) =>
-      patch(`${name}${query({ updateMask: "labels" })}`, { name, labels: replayedBy(labels, made) }, headers),
+    async ({ name, labels }, headers) => {
+      const by = settledBy(labels);
+      if (by === undefined) {
+        const labelled = { name, labels: replayedBy(labels, made) };
+        await patch(`${name}${query({ updateMask: "labels" })}`, labelled, headers);
+      } else if (by !== made.uid) {
+        throw settledMeanwhile(by, made === NONE ? "that is kept" : `${made.uid} was created as well`);
+      }
+    },
   );
+}
+
+function settledMeanwhile(by: string, result: string): ApiError {
+  const fate = by === NONE.uid ? "dismissed" : `run again as ${visibleLine(by)}`;
+  return new ApiError(Code.FAILED_PRECONDITION, `the task was ${fate} meanwhile: ${result}`);
 }

@@ -1,0 +1,67 @@
+import { afterEach, expect, test, vi } from "vitest";
+import type { Task } from "../../api/types";
+import { NONE, replace, settle } from "./settle";
+
+const LABEL = "rota.dev/replayed";
+const failed: Task = {
+  name: "namespaces/n/tasks/u",
+  uid: "u",
+  etag: "1",
+  labels: { team: "shop" },
+  status: { state: "TASK_STATE_FAILED" },
+};
+
+afterEach(() => {
+  vi.unstubAllGlobals();
+});
+
+/** Answers the calls as a server that has one task, and refuses changes of an earlier state of it. */
+function serve(task: Task): Task {
+  const record = { ...task };
+  vi.stubGlobal("fetch", async (_address: string, { method, headers, body }: RequestInit) => {
+    if (method !== "PATCH") {
+      return Response.json(record);
+    }
+    if (new Headers(headers).get("If-Match") !== `"${record.etag}"`) {
+      const details = [{ reason: "ETAG_MISMATCH" }];
+      return Response.json({ code: 10, message: "it has changed", details }, { status: 409 });
+    }
+    record.labels = (JSON.parse(String(body)) as Task).labels ?? {};
+    return Response.json(record);
+  });
+  return record;
+}
+
+const settledByOther = (by: string): Task => ({
+  ...failed,
+  etag: "2",
+  labels: { team: "shop", [LABEL]: by },
+});
+
+test("a label of another person is kept", async () => {
+  const record = serve(settledByOther("copy"));
+  await expect(settle(failed, NONE)).rejects.toThrow("was run again as copy meanwhile: that is kept");
+  await expect(settle(failed, { uid: "second" })).rejects.toThrow("second was created as well");
+  expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
+  // An answer was lost, or both have dismissed it.
+  await settle(failed, { uid: "copy" });
+});
+
+test("what another person has settled is not run again", async () => {
+  serve(settledByOther("never"));
+  const create = vi.fn(async () => ({ uid: "second" }));
+  await expect(replace(failed, create)).rejects.toThrow(
+    "was dismissed meanwhile: no second task was created",
+  );
+  expect(create).not.toHaveBeenCalled();
+});
+
+test("a failed task that is run again is settled, and others are left as they are", async () => {
+  // Something else of it has changed.
+  const record = serve({ ...failed, etag: "2" });
+  await replace(failed, async () => ({ uid: "copy" }));
+  expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
+  const ended = { ...failed, status: { state: "TASK_STATE_CANCELLED" as const } };
+  expect(await replace(ended, async () => ({ uid: "other" }))).toEqual({ uid: "other" });
+  expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
+});
