@@ -361,4 +361,31 @@ for (const [way, { press, type, choose }] of Object.entries(WAYS)) {
   });
 }
 
+test("failed tasks retried together wait no more", async () => {
+  const owner = "failed-together";
+  const names = [];
+  for (const number of ["one", "two"]) {
+    const spec = { owner, retry: { maxAttempts: 1 } };
+    names.push(await scripted(`${owner} ${number}`, [{ fail: { message: "no luck" } }], spec));
+  }
+  for (const name of names) {
+    await until(name, "TASK_STATE_FAILED");
+  }
+  const page = await signedIn();
+  await page.goto(`${base}/tasks?owner=${owner}`);
+  const rows = page.getByRole("region", { name: "Tasks" }).locator("tbody tr");
+  await rows.nth(0).getByRole("checkbox").click();
+  await rows.nth(1).getByRole("checkbox").click();
+  await button(page, "Retry").click();
+  await button(page.getByRole("dialog", { name: "Retry" }), "Retry").click();
+  await page.getByText("2 selected.").waitFor({ state: "detached" });
+  const copies = (await ownedBy(owner)).filter(({ name }) => !names.includes(name));
+  const settled = await Promise.all(names.map((name) => api("GET", name)));
+  assert.deepEqual(
+    settled.map(({ labels }) => labels?.["rota.dev/replayed"]).sort(),
+    copies.map(({ uid }) => uid).sort(),
+  );
+  await page.context().close();
+});
+
 nothingFailed();

@@ -27,6 +27,7 @@ import { isEnded } from "./ended";
 import { searchOf } from "./filters";
 import { MoreFilters } from "./MoreFilters";
 import { readPage } from "./page";
+import { replace } from "./settle";
 import { titleOf } from "./title";
 import { useDeletedTasks } from "./useDeletedTasks";
 import { useNewTasks } from "./useNewTasks";
@@ -83,7 +84,7 @@ const ACTIONS: Action[] = [
   {
     name: "Retry",
     fits: isEnded,
-    act: ({ name }, idempotencyKey) => post(`${name}:retry`, { idempotencyKey }),
+    act: (task, idempotencyKey) => replace(task, () => post<Task>(`${task.name}:retry`, { idempotencyKey })),
   },
 ];
 
