@@ -312,6 +312,24 @@ test("a dismissal that comes too late is given back", async () => {
   await page.context().close();
 });
 
+test("a scan that ends early names nothing to settle", async () => {
+  const page = await signedIn();
+  const after = [];
+  // As where thousands of tasks have failed: each page visits some of them, and finds none that waits.
+  await page.route(/deadLetters/, (route) => {
+    after.push(new URL(route.request().url()).searchParams.get("filter.endedAfter"));
+    return route.fulfill({ json: { tasks: [], nextPageToken: "1" } });
+  });
+  await page.goto(`${base}/inbox`);
+  await page.getByText("Not all tasks were looked through").waitFor();
+  assert.equal(await page.getByText("settle some to see the others").count(), 0);
+  assert.equal(await page.getByText("Nothing waits for a person.").count(), 0);
+  await hasWaiting(page, 0);
+  const days = after.map((time) => (Date.now() - Date.parse(time)) / 86_400_000);
+  assert.deepEqual([...new Set(days.map(Math.floor))], [7]);
+  await page.context().close();
+});
+
 test("permissions are shown in full, and allowed once, for the session, or denied with a reason", async () => {
   const runtime = { claude: { permissionPolicy: "PERMISSION_POLICY_ASK" } };
   await api("POST", "namespaces/default/agents?agentId=claude", { spec: { runtime } });

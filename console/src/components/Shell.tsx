@@ -179,9 +179,11 @@ function Badge() {
   useWaitingUpdates();
   useApprovalUpdates();
   useNotices();
-  const { tasks = [], more = false } = useWaiting().data ?? {};
+  const { tasks = [], more = false, isCut = false } = useWaiting().data ?? {};
   const { all = [] } = useApprovals().data ?? {};
-  const count = `${tasks.length + all.length}${more ? "+" : ""}`;
+  const known = tasks.length + all.length;
+  // Nothing may ever wait beyond the tasks that were looked through: that alone calls nobody to the inbox.
+  const count = `${known}${more || (isCut && known > 0) ? "+" : ""}`;
   const title = useSyncExternalStore(onPageTitle, pageTitle);
   const isIn = useSyncExternalStore(onSignIn, isSignedIn);
   return (

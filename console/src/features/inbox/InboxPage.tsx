@@ -17,7 +17,7 @@ import { Answer } from "./Answer";
 import { Attention } from "./Attention";
 import { FailedChecks } from "./FailedChecks";
 import { Notify } from "./Notify";
-import { useWaiting } from "./useWaiting";
+import { DAYS_OF_FAILED_CHECKS, useWaiting } from "./useWaiting";
 
 export function InboxPage() {
   // A page of its own for each namespace: nothing of the last one stays.
@@ -30,9 +30,9 @@ function Inbox() {
   const approvals = useApprovals();
   const alerts = useAlerts().data?.length ?? 0;
   const [unused, onUnused, forget] = useUnused();
-  const { tasks = [], more = false } = waiting.data ?? {};
+  const { tasks = [], more = false, isCut = false } = waiting.data ?? {};
   const { all = [], more: moreApprovals = false } = approvals.data ?? {};
-  const isWhole = waiting.isSuccess && approvals.isSuccess && !more && !moreApprovals;
+  const isWhole = waiting.isSuccess && approvals.isSuccess && !more && !isCut && !moreApprovals;
   return (
     <>
       <Heading what="Inbox" />
@@ -92,6 +92,18 @@ function Inbox() {
       ))}
       {more && (
         <p role="status">More than these {tasks.length} tasks may wait: settle some to see the others.</p>
+      )}
+      {isCut && (
+        <p role="status">
+          Not all tasks were looked through: older ones may wait, too. Find them on the{" "}
+          <Link to="/tasks">Tasks page</Link>.
+        </p>
+      )}
+      {tasks.some(hasFailedChecks) && (
+        <p className="quiet">
+          Failed checks are shown for {DAYS_OF_FAILED_CHECKS} days. Older ones:{" "}
+          <code>rota dead-letters list --class checks</code>
+        </p>
       )}
       {moreApprovals && <p role="status">More than {MOST} approvals wait: decide some to see the others.</p>}
       <Notify />

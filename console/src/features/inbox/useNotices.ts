@@ -94,7 +94,7 @@ export function useNotices(): void {
   const known = useRef<{ namespace: string; keys: ReadonlySet<string> }>(undefined);
   const isComplete = waiting.isSuccess && approvals.isSuccess;
   const [tasks, all] = [waiting.data?.tasks, approvals.data?.all];
-  const isPart = Boolean(waiting.data?.more || approvals.data?.more);
+  const isPart = Boolean(waiting.data?.more || waiting.data?.isCut || approvals.data?.more);
   useEffect(() => {
     const renew = async () => {
       if (await renewPush()) {

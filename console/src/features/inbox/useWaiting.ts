@@ -11,30 +11,43 @@ import { hasFailedChecks } from "../tasks/replay";
 
 /** Tasks of each kind that the inbox shows. */
 const MOST = 200;
+const DAY = 24 * 60 * 60 * 1000;
+/** Work that has not passed its checks before these days is a matter of `rota dead-letters`. */
+export const DAYS_OF_FAILED_CHECKS = 7;
 /** What the inbox asks the server for: tasks that ask something, those that keep failing, and work that has not passed its checks. */
-const KINDS: Record<string, string>[] = [
+const kinds = (): Record<string, string>[] => [
   { "filter.openQuestions": "true" },
   { "filter.needsAttention": "true" },
-  { "filter.deadLetters": "true", "filter.failureClasses": "FAILURE_CLASS_CHECKS" },
+  {
+    "filter.deadLetters": "true",
+    "filter.failureClasses": "FAILURE_CLASS_CHECKS",
+    "filter.endedAfter": new Date(Date.now() - DAYS_OF_FAILED_CHECKS * DAY).toISOString(),
+  },
 ];
 /** Pages that are read for them. A page may be empty: many tasks may wait for something else than a person. */
 const MOST_PAGES = 20;
 
 export interface Waiting {
   tasks: Task[];
-  /** Whether further tasks may wait. */
+  /** Whether further tasks may wait than the inbox shows. */
   more: boolean;
+  /** Whether the reading has ended before all tasks were looked through: older ones may wait, however few are shown. */
+  isCut: boolean;
 }
 
 /** Reads all tasks that wait for a person, up to a bound. */
 async function read(namespace: string, signal: AbortSignal): Promise<Waiting> {
-  const kinds = await Promise.all(KINDS.map((kind) => readKind(namespace, kind, signal)));
+  const parts = await Promise.all(kinds().map((kind) => readKind(namespace, kind, signal)));
   const tasks = new Map<string | undefined, Task>();
-  for (const task of kinds.flatMap((kind) => kind.tasks)) {
+  for (const task of parts.flatMap((part) => part.tasks)) {
     const known = tasks.get(task.name);
     tasks.set(task.name, known ? newer(known, task) : task);
   }
-  return { tasks: [...tasks.values()], more: kinds.some((kind) => kind.more) };
+  return {
+    tasks: [...tasks.values()],
+    more: parts.some((part) => part.more),
+    isCut: parts.some((part) => part.isCut),
+  };
 }
 
 async function readKind(
@@ -55,7 +68,8 @@ async function readKind(
       break;
     }
   }
-  return { tasks, more: token !== "" };
+  const isFull = tasks.length >= MOST;
+  return { tasks, more: token !== "" && isFull, isCut: token !== "" && !isFull };
 }
 
 const waits = (task: Task) =>
