@@ -10,6 +10,7 @@ import {
   base,
   fits,
   folder,
+  hold,
   nothingFailed,
   scripted,
   setUp,
@@ -160,9 +161,20 @@ test("artifacts are previewed without running them, and downloaded", async () =>
   await refusal.filter({ hasText: "the storage is away" }).waitFor();
   await accessible(page, "a refused download");
   await page.unroute(contents);
+  let checks = 0;
+  page.on("request", (request) => {
+    checks += contents.test(request.url()) && request.resourceType() === "fetch" ? 1 : 0;
+  });
+  const { held, release } = await hold(page, contents);
   const download = page.waitForEvent("download");
   await link.click();
+  await held;
+  // A second click while the first one is under way.
+  await link.click();
+  await page.unroute(contents);
+  release();
   const saved = await download;
+  assert.equal(checks, 1);
   assert.equal(await refusal.count(), 0);
   // The browser itself has read it.
   assert.ok(saved.url().startsWith(`${base}/api/v1/`), saved.url());

@@ -19,6 +19,7 @@ export function Download({ task, attempt, name }: { task: string; attempt: numbe
  */
 export function DownloadLink({ path, file, children }: { path: string; file: string; children: ReactNode }) {
   const [error, setError] = useState<unknown>();
+  const [busy, setBusy] = useState(false);
   const isChecked = useRef(false);
   const follow = async (event: MouseEvent<HTMLAnchorElement>) => {
     if (isChecked.current) {
@@ -26,20 +27,26 @@ export function DownloadLink({ path, file, children }: { path: string; file: str
       return;
     }
     event.preventDefault();
+    if (busy) {
+      return;
+    }
     const link = event.currentTarget;
     setError(undefined);
+    setBusy(true);
     try {
       await content(path, 0);
     } catch (failed) {
       setError(failed);
       return;
+    } finally {
+      setBusy(false);
     }
     isChecked.current = true;
     link.click();
   };
   return (
     <>
-      <a className="button" href={address(path)} download={file} onClick={follow}>
+      <a className="button" href={address(path)} download={file} onClick={follow} aria-busy={busy}>
         {children}
       </a>
       <Problem error={error} />
