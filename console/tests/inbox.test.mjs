@@ -294,6 +294,24 @@ test("work that did not pass its checks waits for a person", async () => {
   await page.context().close();
 });
 
+test("failed checks of work without a conversation offer no continuation", async () => {
+  await scripted("nothing to continue", [], {
+    target: { agent: "shell" },
+    runtime: { command: { shell: "true" } },
+    doneWhen: { commands: [{ argv: ["false"] }] },
+    retry: { maxAttempts: 1 },
+  });
+  const page = await signedIn();
+  await page.goto(`${base}/inbox`);
+  const card = page.getByRole("article", { name: "nothing to continue" });
+  await card.getByRole("button", { name: "Continue" }).click();
+  await card.getByText("It has left no conversation that could be continued.").waitFor();
+  assert.equal(await card.getByLabel("Next message").count(), 0);
+  await card.getByRole("button", { name: "Dismiss" }).click();
+  await card.waitFor({ state: "detached" });
+  await page.context().close();
+});
+
 test("a dismissal that comes too late is given back", async () => {
   const steps = [{ fail: { class: "checks", message: "no tests" } }];
   const name = await scripted("settled twice", steps, { retry: { maxAttempts: 1 } });

@@ -3,11 +3,12 @@ import { useState } from "react";
 import { get } from "../../api/client";
 import { word } from "../../api/format";
 import { visible } from "../../api/plain";
-import type { Task } from "../../api/types";
+import type { FetchArtifactsResponse, Task } from "../../api/types";
 import { Acting } from "../../components/Acting";
 import { Problem } from "../../components/Problem";
 import { type Unused, useReply } from "../../components/useReply";
 import { Continue } from "../tasks/Continue";
+import { canBeContinued } from "../tasks/continuation";
 import { EditRetry } from "../tasks/EditRetry";
 import { NONE, settle } from "../tasks/settle";
 import { titleOf } from "../tasks/title";
@@ -63,5 +64,21 @@ function Whole({ name, form, onDiscard }: { name: string; form: Form; onDiscard:
   if (form === "edit") {
     return <EditRetry task={task.data} onDiscard={onDiscard} />;
   }
-  return <Continue task={task.data} comments={[]} />;
+  return <Continuation task={task.data} />;
+}
+
+/** The form that continues a task, if that has left anything to continue: commands do not. */
+function Continuation({ task }: { task: Task }) {
+  const name = task.name ?? "";
+  const found = useQuery({
+    queryKey: ["artifacts", name, true],
+    queryFn: ({ signal }) => get<FetchArtifactsResponse>(`${name}/artifacts`, signal),
+  });
+  if (!found.data) {
+    return found.error ? <Problem error={found.error} /> : <p role="status">Loading…</p>;
+  }
+  if (!canBeContinued(found.data)) {
+    return <p className="quiet">It has left no conversation that could be continued.</p>;
+  }
+  return <Continue task={task} comments={[]} />;
 }

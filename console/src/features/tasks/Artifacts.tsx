@@ -8,6 +8,7 @@ import { useMayAct } from "../../components/Acting";
 import { lazyPart } from "../../components/lazy";
 import { Problem } from "../../components/Problem";
 import { Continue } from "./Continue";
+import { canBeContinued } from "./continuation";
 import { Download } from "./Download";
 import { Preview } from "./Preview";
 import type { Comment } from "./patch";
@@ -27,8 +28,7 @@ export function Artifacts({ name, task, ended }: { name: string; task: Task; end
   const attempts = found.data?.attempts ?? [];
   const changed = attempts.findLast(({ list }) => list?.changes?.patch);
   const mayAct = useMayAct();
-  const canContinue =
-    mayAct && ended && attempts.some(({ list }) => list?.checkpoint && !list.checkpoint.unusable);
+  const canContinue = mayAct && ended && canBeContinued(found.data ?? {});
   const comment = (key: string, one: Comment | undefined) => {
     setComments((before) => {
       const after = new Map(before);

@@ -1,4 +1,4 @@
-import type { Task, TaskSpec } from "../../api/types";
+import type { FetchArtifactsResponse, Task, TaskSpec } from "../../api/types";
 
 /** Label of tasks that are resources of a cluster, which would cancel one without a resource. */
 const CLUSTER = "rota.dev/cluster";
@@ -7,6 +7,11 @@ const REPLAYED = "rota.dev/replayed";
 /** Labels of tasks that were continued for a pull request: how often, and before which time its comments were considered. */
 const FOLLOWED = "rota.dev/followed";
 const FOLLOWED_UNTIL = "rota.dev/followed-until";
+
+/** Whether an attempt has left a conversation that another task can continue. */
+export function canBeContinued({ attempts = [] }: FetchArtifactsResponse): boolean {
+  return attempts.some(({ list }) => list?.checkpoint && !list.checkpoint.unusable);
+}
 
 /** Returns the task that continues another one with a message, set up as that one was: the same as `rota continue` makes. */
 export function continuationOf(before: Task, prompt: string): Task {
