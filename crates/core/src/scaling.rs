@@ -100,7 +100,7 @@ pub fn plan(pool: &Pool) -> Plan {
     // Once a worker has shown that it does not isolate, the next ones are tried one by one, with at most two more workers than the
     // other tasks need.
     let is_due = missing.isolating > 0 && is_try_due(pool);
-    let is_full = live > needed(pool, other, slots) + 1 || all >= ceiling;
+    let is_full = live > needed(pool, other, slots).saturating_add(1) || all >= ceiling;
     let for_isolation = match pool.last_try {
         None => missing.all().div_ceil(slots),
         Some(_) => u64::from(is_due && !is_full),
