@@ -167,7 +167,7 @@ test("the next person sees nothing of the last one", async () => {
   const retry = { maxAttempts: 1 };
   const failed = await scripted("a failed plan", [{ fail: { message: "no luck" } }], { retry });
   await until(failed, "TASK_STATE_FAILED");
-  // What was typed goes with its person in each window.
+  // Drafts are removed with the session of their person in each window.
   const windows = [page, await newPage(page.context())];
   const drafts = "Object.keys(sessionStorage).filter((key) => key.startsWith('rota.draft'))";
   const edit = (window) => window.getByRole("button", { name: "Edit and retry" });

@@ -182,7 +182,7 @@ function Badge() {
   const { tasks = [], more = false, isCut = false } = useWaiting().data ?? {};
   const { all = [] } = useApprovals().data ?? {};
   const known = tasks.length + all.length;
-  // Nothing may ever wait beyond the tasks that were looked through: that alone calls nobody to the inbox.
+  // Nothing may ever wait beyond the tasks that were looked through: that alone is no reason to open the inbox.
   const count = `${known}${more || (isCut && known > 0) ? "+" : ""}`;
   const title = useSyncExternalStore(onPageTitle, pageTitle);
   const isIn = useSyncExternalStore(onSignIn, isSignedIn);
