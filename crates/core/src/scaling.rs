@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub use self::input::{
     Backlog, Bounds, DEFAULT_IDLE_TIMEOUT, ManagedState, ManagedWorker, ReportedWorker, STABLE_AFTER,
-    START_TIMEOUT,
+    START_TIMEOUT, is_not_isolated,
 };
 
 /// Idle time after which a worker that gets no tasks is replaced, if others are wanted and the ceiling leaves no room. Also the age

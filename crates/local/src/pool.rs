@@ -236,8 +236,11 @@ fn reported(worker: &WorkerDemand, wall: SystemTime) -> ReportedWorker {
         draining: worker.draining,
         connected: worker.connected,
         unavailable: worker.unavailable,
-        // A disconnected one without a reason has stated nothing since the control plane started.
-        not_isolated: !worker.isolated && (worker.connected || !worker.not_isolated_reason.is_empty()),
+        not_isolated: scaling::is_not_isolated(
+            worker.isolated,
+            worker.connected,
+            &worker.not_isolated_reason,
+        ),
         idle_for: idle_for(worker, wall),
         ..ReportedWorker::default()
     }

@@ -70,6 +70,12 @@ pub struct ReportedWorker {
     pub idle_for: Option<Duration>,
 }
 
+/// Returns whether a worker has stated that it does not isolate its attempts. A disconnected one without a reason has stated nothing
+/// since the control plane started.
+pub fn is_not_isolated(isolated: bool, connected: bool, reason: &str) -> bool {
+    !isolated && (connected || !reason.is_empty())
+}
+
 impl Pool {
     /// Builds the input of the manager that started `managed`. Connected workers of other managers count as
     /// capacity, but are never drained; disconnected ones may not exist any more and are ignored.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use parking_lot::Mutex;
+use rota_core::scaling;
 use rota_crds::resource::Agent;
 use rota_proto::{names, v1};
 use tokio::sync::mpsc;
@@ -38,10 +39,9 @@ pub(crate) struct DemandSnapshot {
     pub last_try: Option<Duration>,
 }
 
-/// Returns whether a worker has stated that it does not isolate its attempts. A disconnected one without a reason has stated nothing
-/// since the control plane started.
+/// Returns whether a worker has stated that it does not isolate its attempts.
 pub(super) fn is_not_isolated(worker: &v1::WorkerDemand) -> bool {
-    !worker.isolated && (worker.connected || !worker.not_isolated_reason.is_empty())
+    scaling::is_not_isolated(worker.isolated, worker.connected, &worker.not_isolated_reason)
 }
 
 impl DemandCache {

@@ -33,10 +33,9 @@ fn are_slots_held(context: &Context) -> bool {
     context.capacity.workers > 0 && context.capacity.free == 0
 }
 
-/// Whether a worker has stated that it does not isolate its attempts. A disconnected one without a reason has stated nothing since the
-/// control plane started.
+/// Whether a worker has stated that it does not isolate its attempts.
 fn is_not_isolated(worker: &WorkerView) -> bool {
-    !worker.stats.isolated && (worker.connected || !worker.stats.not_isolated_reason.is_empty())
+    scaling::is_not_isolated(worker.stats.isolated, worker.connected, &worker.stats.not_isolated_reason)
 }
 
 /// Whether a task waits for the storage of artifacts, or for a slot that attempts may hold until it takes their files.
