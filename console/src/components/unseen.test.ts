@@ -42,4 +42,5 @@ test("what is older than the last row belongs to a list only if that is complete
   expect(at("2026-01-01T00:00:01.5Z")).toEqual([true, true]);
   expect(at("2026-01-01T00:00:00Z")).toEqual([false, true]);
   expect(isWithin({}, [], false)).toBe(true);
+  expect(isWithin({ createTime: "2026-01-01T00:00:00Z" }, [], true)).toBe(true);
 });

@@ -63,13 +63,16 @@ export function useUnseen(listed: readonly { name?: string }[]) {
   return { count: unseen.besides(listed), set, reset };
 }
 
-/** Whether a record has its place among the rows of a list, newest first: one older than the last of them may be on a further page. */
+/**
+ * Whether a record has its place among the rows of a list, newest first: one older than the last of them may be on a further page. A list
+ * that has been searched in part only may have no rows, and a further page.
+ */
 export function isWithin(
   one: { createTime?: string },
   listed: readonly { createTime?: string }[],
   hasMore: boolean,
 ): boolean {
-  return !hasMore || createdAt(one) >= createdAt(listed.at(-1));
+  return !hasMore || listed.length === 0 || createdAt(one) >= createdAt(listed.at(-1));
 }
 
 /** Whether something is as new as the newest of a list: an older one may be on a page that was not read. */
