@@ -30,8 +30,8 @@ pub struct Pool {
     /// How many of these only workers that isolate their attempts may take.
     pub isolated: u64,
     pub workers: Vec<WorkerView>,
-    /// Age of the youngest worker that the manager of the pool has started and that does not isolate its attempts, even if it has
-    /// ended; `None` if none is known.
+    /// Age of the youngest worker of the manager of the pool that has shown whether it isolates its attempts, even if it has ended.
+    /// `None` if it does isolate them, or if none has shown it.
     pub last_try: Option<Duration>,
     /// Idle time after which a worker beyond the floor is drained.
     pub idle_timeout: Duration,
@@ -56,7 +56,8 @@ pub struct WorkerView {
     pub not_isolated: bool,
     /// Whether it was started and has never been connected.
     pub starting: bool,
-    /// Time since the manager of this pool started it; `None` if another one did, or if unknown.
+    /// Time since the manager of this pool started it as it starts workers now; `None` if another one did, if it has an older
+    /// template, or if unknown.
     pub age: Option<Duration>,
     /// Time without a task; `None` while it has one, or if unknown. Of a starting worker: the time since it was started,
     /// if its manager can withdraw it.
@@ -100,7 +101,7 @@ pub fn plan(pool: &Pool) -> Plan {
     // Once a worker has shown that it does not isolate, the next ones are tried one by one, with at most two more workers than the
     // other tasks need.
     let is_due = missing.isolating > 0 && is_try_due(pool);
-    let is_full = live > needed(pool, other, slots).saturating_add(1) || all >= ceiling;
+    let is_full = has_tries(pool, other, slots) || all >= ceiling;
     let for_isolation = match pool.last_try {
         None => missing.all().div_ceil(slots),
         Some(_) => u64::from(is_due && !is_full),
@@ -172,11 +173,13 @@ fn is_try_due(pool: &Pool) -> bool {
     !is_starting && pool.last_try.is_some_and(|age| age >= REPLACE_AFTER)
 }
 
-/// Returns how many workers the pool needs for all but the tasks that wait for isolation, of which `other` wait or may come.
-fn needed(pool: &Pool, other: u64, slots: u64) -> u64 {
-    let live = pool.workers.iter().filter(|worker| !worker.draining);
-    let occupied: u64 = live.map(WorkerView::occupied).sum();
-    occupied.saturating_add(other).div_ceil(slots).max(pool.floor.into())
+/// Returns whether more than one worker beyond need shows already whether it isolates. All but the tasks that wait for isolation
+/// need workers; `other` of these wait or may come. Workers that others started, or from an older template, show nothing.
+fn has_tries(pool: &Pool, other: u64, slots: u64) -> bool {
+    let own = || pool.workers.iter().filter(|worker| !worker.draining && worker.age.is_some());
+    let occupied: u64 = own().map(WorkerView::occupied).sum();
+    let needed = occupied.saturating_add(other).div_ceil(slots).max(pool.floor.into());
+    own().count() as u64 > needed.saturating_add(1)
 }
 
 /// Returns whether a worker has lately been tried in vain for the tasks that wait for isolation.

@@ -65,7 +65,8 @@ pub struct ReportedWorker {
     pub unavailable: bool,
     /// Whether it does not isolate its attempts, by its last statement; false while none is known.
     pub not_isolated: bool,
-    /// Time since the pool's manager started it; `None` if another one did, or if unknown.
+    /// Time since the pool's manager started it as it starts workers now; `None` if another one did, if it has an older template,
+    /// or if unknown.
     pub age: Option<Duration>,
     pub idle_for: Option<Duration>,
 }
@@ -129,7 +130,7 @@ impl Pool {
             slots: count(bounds.slots).max(1),
             queued: u64::try_from(backlog.queued).unwrap_or_default(),
             isolated: u64::try_from(backlog.isolated).unwrap_or_default(),
-            last_try: youngest_without_isolation(&workers),
+            last_try: last_try(&workers),
             workers,
             idle_timeout: bounds.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
             pressed: false,
@@ -154,8 +155,11 @@ impl From<&ReportedWorker> for WorkerView {
     }
 }
 
-fn youngest_without_isolation(workers: &[WorkerView]) -> Option<Duration> {
-    workers.iter().filter(|worker| worker.not_isolated).filter_map(|worker| worker.age).min()
+/// Returns the age of the last worker that has shown whether it isolates, if it does not.
+pub(super) fn last_try(workers: &[WorkerView]) -> Option<Duration> {
+    let shown = workers.iter().filter(|worker| worker.not_isolated || worker.connected);
+    let last = shown.filter_map(|worker| Some((worker.age?, worker.not_isolated))).min();
+    last.filter(|(_, not_isolated)| *not_isolated).map(|(age, _)| age)
 }
 
 fn count(number: i32) -> u32 {
@@ -201,17 +205,20 @@ mod tests {
     }
 
     #[test]
-    fn own_workers_show_whether_machines_isolate() {
+    fn last_own_worker_shows_whether_machines_isolate() {
         let open = |name, seconds| ReportedWorker {
             not_isolated: true,
             age: Some(Duration::from_secs(seconds)),
             ..reported(name, 0)
         };
         let started = ["a", "b", "c"].map(|name| managed(name, ManagedState::Serving));
-        let confined = ReportedWorker { not_isolated: false, ..open("c", 1) };
-        let known = [open("a", 300), open("b", 200), confined, open("guest", 2)];
-        let pool = Pool::managed(&Bounds::default(), Backlog::default(), &started, &known);
-        assert_eq!(pool.last_try, Some(Duration::from_secs(200)));
+        let last_try = |confined| {
+            let confined = ReportedWorker { not_isolated: false, ..open("c", confined) };
+            let known = [open("a", 300), open("b", 200), confined, open("guest", 2)];
+            Pool::managed(&Bounds::default(), Backlog::default(), &started, &known).last_try
+        };
+        assert_eq!(last_try(250), Some(Duration::from_secs(200)));
+        assert_eq!(last_try(1), None, "what is started now isolates");
     }
 
     #[test]

@@ -168,8 +168,7 @@ fn loaded(name: &str, seconds: u64, running: u32) -> WorkerView {
 
 /// Returns a pool without a floor for which only tasks wait that demand isolation.
 fn isolated(queued: u64, workers: Vec<WorkerView>) -> Pool {
-    let last_try = workers.iter().filter(|worker| worker.not_isolated).filter_map(|worker| worker.age).min();
-    Pool { isolated: queued, last_try, ..pool(0, 5, queued, workers) }
+    Pool { isolated: queued, last_try: input::last_try(&workers), ..pool(0, 5, queued, workers) }
 }
 
 #[test]
@@ -199,7 +198,9 @@ fn tries_for_isolation_are_paced_by_age() {
     assert_eq!(start(&isolated(9, vec![rested("a", 900), starting("b")])), 0, "it may isolate");
     assert_eq!(start(&isolated(1, vec![rested("a", 900), rested("b", 5)])), 0);
     let foreign = |name| WorkerView { age: None, idle_for: None, ..open(name, 0) };
-    assert_eq!(start(&isolated(1, vec![foreign("a"), foreign("b")])), 1, "the pool did not start them");
+    let beside = isolated(1, vec![foreign("a"), foreign("b")]);
+    assert_eq!(start(&beside), 1, "the pool did not start them");
+    assert_eq!(start(&Pool { last_try: Some(Duration::from_secs(900)), ..beside }), 1, "nor can it end them");
 }
 
 #[test]

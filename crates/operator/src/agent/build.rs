@@ -56,10 +56,10 @@ pub(crate) fn plan(
             state: managed(pod, beyond.contains(pod.name.as_str())),
         })
         .collect();
-    let reported = reported(demand, &shared);
+    let reported = reported(hash, demand, &shared);
     let backlog = Backlog { queued: demand.demand.queued, isolated: demand.demand.queued_isolated };
     let mut pool = scaling::Pool::managed(&bounds(spec), backlog, &managed, &reported);
-    pool.last_try = pool.last_try.into_iter().chain(demand.last_try).min();
+    pool.last_try = demand.last_try;
     if !runs_pods(spec) {
         (pool.floor, pool.ceiling, pool.spare, pool.queued, pool.isolated) = (0, 0, 0, 0, 0);
     }
@@ -226,7 +226,7 @@ fn managed(pod: &WorkerPod, beyond: bool) -> ManagedState {
 }
 
 /// Converts the reports of the agent's own pods, with their idle times, and those of foreign workers.
-fn reported(demand: &DemandSnapshot, shared: &[&WorkerPod]) -> Vec<ReportedWorker> {
+fn reported(hash: &str, demand: &DemandSnapshot, shared: &[&WorkerPod]) -> Vec<ReportedWorker> {
     let convert = |worker: &v1::WorkerDemand, age, idle_for| ReportedWorker {
         name: names::last(&worker.worker).to_owned(),
         running: u32::try_from(worker.running).unwrap_or_default(),
@@ -238,8 +238,8 @@ fn reported(demand: &DemandSnapshot, shared: &[&WorkerPod]) -> Vec<ReportedWorke
         age,
         idle_for,
     };
-    let own =
-        shared.iter().filter_map(|pod| Some(convert(pod.worker.as_ref()?, Some(pod.age), pod.idle_for)));
+    let age = |pod: &WorkerPod| (pod.hash == hash).then_some(pod.age);
+    let own = shared.iter().filter_map(|pod| Some(convert(pod.worker.as_ref()?, age(pod), pod.idle_for)));
     let foreign = demand.demand.workers.iter();
     let foreign = foreign.filter(|worker| shared.iter().all(|pod| pod.name != names::last(&worker.worker)));
     own.chain(foreign.map(|worker| convert(worker, None, None))).collect()

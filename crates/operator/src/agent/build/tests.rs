@@ -71,6 +71,24 @@ fn ended_pods_delay_the_next_try() {
     assert_eq!([starts(None), starts(Some(119)), starts(Some(120))], [3, 0, 1]);
 }
 
+#[test]
+fn older_pods_delay_no_try_of_a_corrected_spec() {
+    let agent = spec("replicas: 0, maxReplicas: 20, slots: 4");
+    let busy = |name: usize| WorkerPod {
+        age: Duration::from_secs(5),
+        ..pod(&name.to_string(), PodLifecycle::Serving, Some(1))
+    };
+    let older: Vec<_> = (0..7).map(busy).collect();
+    let last = WorkerPod { hash: "new".into(), age: scaling::REPLACE_AFTER, ..busy(7) };
+    let starts = |pods: &[WorkerPod], last_try| {
+        let demand = v1::Demand { queued: 1, queued_isolated: 1, ..Default::default() };
+        plan(&agent, "new", pods, &DemandSnapshot { demand, last_try, ..Default::default() }, true).start
+    };
+    assert_eq!(starts(&older, None), 1);
+    let (recent, all) = (scaling::REPLACE_AFTER / 2, [older, vec![last]].concat());
+    assert_eq!([recent, scaling::REPLACE_AFTER].map(|age| starts(&all, Some(age))), [0, 1]);
+}
+
 /// An outage of the storage of artifacts: tasks end, and leave their files with their workers.
 #[test]
 fn files_to_store_start_no_spare_pods_and_keep_theirs() {
