@@ -98,27 +98,30 @@ pub(crate) async fn run<K, R>(
     let class = context.options.class.selector();
     let config = watcher::Config::default().timeout(WATCH_TIMEOUT_SECONDS).labels(&class);
     let observer = (Arc::clone(&reconciler), context.clone());
-    let changes = watcher(api, config).default_backoff().reflect(writer).filter_map(move |change| {
-        future::ready(match change {
-            Ok(Event::Apply(object) | Event::InitApply(object)) => Some(ObjectRef::from_obj(&object)),
+    let mut listed = Vec::new();
+    let changes = watcher(api, config).default_backoff().reflect(writer).flat_map(move |change| {
+        let mut changed = Vec::new();
+        match change {
+            Ok(Event::Apply(object)) => changed.push(ObjectRef::from_obj(&object)),
             Ok(Event::Delete(object)) => {
                 if let Ok(object) = &object.0 {
                     observer.0.deleted(object);
                 }
-                None
             }
+            Ok(Event::Init) => listed.clear(),
+            // The store has the object once the list is complete.
+            Ok(Event::InitApply(object)) => listed.push(ObjectRef::from_obj(&object)),
             Ok(Event::InitDone) => {
                 synced.cancel();
                 observer.0.listed();
-                None
+                changed = std::mem::take(&mut listed);
             }
-            Ok(Event::Init) => None,
             Err(error) => {
                 observer.1.health.failed(name, "watch");
                 tracing::warn!(%error, kind = name, "watch failed, retrying");
-                None
             }
-        })
+        }
+        stream::iter(changed)
     });
     let queue = stream::select(changes, triggers).map(Ok::<_, std::convert::Infallible>);
     let queue = Box::pin(queue.take_until(shutdown.cancelled_owned()));
@@ -227,6 +230,62 @@ mod tests {
 
         fn listed(&self) {
             self.0.notify_one();
+        }
+    }
+
+    /// Sends the generations of what is reconciled.
+    struct Reconciled(mpsc::UnboundedSender<Option<i64>>);
+
+    impl Reconciler<Task> for Reconciled {
+        async fn reconcile(&self, task: &Task) -> Result<Action, ReconcileError> {
+            let _ = self.0.send(task.metadata.generation);
+            Ok(Action::await_change())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_during_a_lost_watch_are_reconciled_once_the_list_is_complete() {
+        let page = |generation, more: &str| {
+            let task = json!({
+                "apiVersion": "rota.dev/v1alpha1", "kind": "Task",
+                "metadata": { "name": "a", "namespace": "team", "uid": "u", "generation": generation },
+                "spec": { "agent": "coder" },
+            });
+            let metadata = json!({ "resourceVersion": "1", "continue": more });
+            json!({ "kind": "TaskList", "metadata": metadata, "items": if generation > 0 { vec![task] } else { vec![] } })
+        };
+        let expired =
+            json!({ "kind": "Status", "status": "Failure", "code": 410, "reason": "Expired", "message": "" });
+        // A list, a watch that is lost, and a list of two pages.
+        let answers = [(200, page(1, "")), (410, expired), (200, page(2, "more")), (200, page(0, ""))];
+        let answers = Mutex::new(answers.into_iter());
+        let last = Arc::new(Notify::new());
+        let kube = api_server({
+            let last = Arc::clone(&last);
+            move |_, _, _| {
+                let (answer, last) = (answers.lock().next(), Arc::clone(&last));
+                async move {
+                    let Some((code, answer)) = answer else { return pending().await };
+                    if answer["items"].as_array().is_some_and(Vec::is_empty) {
+                        last.notified().await;
+                    }
+                    (StatusCode::from_u16(code).unwrap(), answer)
+                }
+            }
+        });
+        let (sender, mut reconciled) = mpsc::unbounded_channel();
+        let source = Source::<Task>::new(Api::all(kube.clone()));
+        let reconciler = Arc::new(Reconciled(sender));
+        let run = run("task", source, reconciler, stream::pending(), context(kube), CancellationToken::new());
+        let seen = async {
+            assert_eq!(reconciled.recv().await, Some(Some(1)));
+            tokio::time::timeout(Duration::from_secs(60), reconciled.recv()).await.unwrap_err();
+            last.notify_one();
+            tokio::time::timeout(Duration::from_secs(60), reconciled.recv()).await
+        };
+        tokio::select! {
+            () = Box::pin(run) => panic!("the controller has ended"),
+            seen = seen => assert_eq!(seen.expect("the change was not reconciled"), Some(Some(2))),
         }
     }
 
