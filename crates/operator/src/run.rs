@@ -156,7 +156,6 @@ fn start(
     let synced_tasks = synced(&tasks);
     let listed_tasks: Vec<_> = tasks.iter().map(|scope| scope.source.synced.clone()).collect();
     let synced_agents = synced(&agents);
-    let agent_stores: Vec<_> = agents.iter().map(|scope| scope.source.store.clone()).collect();
     let agent_triggers: Vec<_> = agents.iter().map(|scope| scope.trigger.clone()).collect();
 
     let mut pod_stores = Vec::new();
@@ -168,7 +167,12 @@ fn start(
         start("pods", watch.map(Ok).boxed());
     }
     let task_parts = task::Parts::new(context.clone(), Arc::clone(&task_stores));
-    let agent_parts = agent::Parts::new(context.clone(), pod_stores.clone(), Arc::clone(&task_stores));
+    let agent_parts = agent::Parts::new(
+        context.clone(),
+        agents.iter().map(|scope| scope.source.store.clone()).collect(),
+        pod_stores.clone(),
+        Arc::clone(&task_stores),
+    );
     for Scoped { source, triggers, .. } in tasks {
         let (reconciler, triggers) = (Arc::clone(&task_parts.tasks), ReceiverStream::new(triggers));
         let run = controller::run("task", source, reconciler, triggers, context.clone(), stop.clone());
@@ -213,7 +217,7 @@ fn start(
     start("task streams", task_parts.run(context.clone(), task_stores, synced_tasks, stop.clone()).boxed());
     start(
         "agent streams",
-        agent_parts.run(context.clone(), agent_stores, agent_triggers, synced_agents, stop.clone()).boxed(),
+        agent_parts.run(context.clone(), agent_triggers, synced_agents, stop.clone()).boxed(),
     );
     parts
 }

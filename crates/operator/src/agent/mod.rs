@@ -19,10 +19,10 @@ mod report;
 mod requeue;
 mod start_failure;
 mod state;
+mod states;
 mod status;
 mod validate;
 
-use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,6 @@ use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::{ObjectRef, Store};
-use parking_lot::Mutex;
 use rota_crds::resource::{Agent, Task};
 use rota_proto::names;
 use rota_telemetry::clock;
@@ -49,6 +48,7 @@ pub(crate) use self::pod::PodSpecInput;
 use self::pod::TaskPod;
 use self::start_failure::StartFailure;
 use self::state::{AgentState, Start};
+use self::states::{Known, States};
 use self::status::StatusInput;
 use crate::context::Context;
 use crate::controller::{Reconciler, Synced};
@@ -68,7 +68,7 @@ const SIDECAR_GRACE_SECONDS: u32 = 30;
 /// Grace period of pods whose workers are not connected and run nothing.
 const ABANDON_GRACE_SECONDS: u32 = 30;
 
-/// Reconciler of `Agent` resources. Keeps an [`AgentState`] for each.
+/// Reconciler of `Agent` resources.
 pub(crate) struct Agents {
     context: Context,
     demand: Arc<DemandCache>,
@@ -76,7 +76,8 @@ pub(crate) struct Agents {
     tasks: Stores,
     authorities: Authorities,
     deleted: mpsc::Sender<()>,
-    states: Mutex<HashMap<String, Arc<tokio::sync::Mutex<AgentState>>>>,
+    stores: Vec<Store<Guarded<Agent>>>,
+    states: States,
 }
 
 /// Reconciler of `Agent` resources, with the background tasks that it needs.
@@ -87,7 +88,12 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    pub(crate) fn new(context: Context, pods: Vec<WorkerPods>, tasks: Stores) -> Self {
+    pub(crate) fn new(
+        context: Context,
+        stores: Vec<Store<Guarded<Agent>>>,
+        pods: Vec<WorkerPods>,
+        tasks: Stores,
+    ) -> Self {
         let demand = Arc::new(DemandCache::default());
         let (sender, deleted) = mpsc::channel(1);
         let agents = Agents {
@@ -97,7 +103,8 @@ impl Parts {
             tasks,
             authorities: Authorities::default(),
             deleted: sender,
-            states: Mutex::default(),
+            stores,
+            states: States::default(),
         };
         Self { agents: Arc::new(agents), demand, deleted }
     }
@@ -106,11 +113,11 @@ impl Parts {
     pub(crate) async fn run(
         self,
         context: Context,
-        stores: Vec<Store<Guarded<Agent>>>,
         triggers: Vec<mpsc::Sender<ObjectRef<Guarded<Agent>>>>,
         synced: Synced,
         shutdown: CancellationToken,
     ) -> Result<(), crate::Error> {
+        let stores = self.agents.stores.clone();
         context.health.watch_agents(stores.clone());
         let finalize = finalize::run(context.clone(), stores.clone(), synced, self.deleted, shutdown.clone());
         let demand = demand::watch(context, self.demand, stores, triggers, shutdown);
@@ -127,7 +134,7 @@ impl Reconciler<Agent> for Agents {
             return Ok(Action::await_change());
         }
         let name = full_name(agent);
-        let state = Arc::clone(self.states.lock().entry(name.clone()).or_default());
+        let state = self.states.of(agent);
         // Never contended: no object is reconciled twice at a time.
         let mut state = state.lock().await;
         let reconciled = self.reconcile_agent(agent, &name, &mut state).await;
@@ -146,17 +153,26 @@ impl Reconciler<Agent> for Agents {
     }
 
     fn deleted(&self, agent: &Agent) {
-        let (namespace, name) = (agent.namespace().unwrap_or_default(), agent.name_any());
-        self.states.lock().remove(&full_name(agent));
-        // Without its state, no creation is known of pods that the watch has not delivered, and they would be ended.
-        self.pods.iter().for_each(|pods| pods.forget_of(&namespace, &name));
-        self.authorities.forget(&namespace);
-        // A pending signal suffices.
-        let _ = self.deleted.try_send(());
+        self.forget(self.states.remove(agent));
+    }
+
+    fn listed(&self) {
+        self.forget(self.states.remove_missing(&self.stores));
     }
 }
 
 impl Agents {
+    /// Forgets what is kept beside the states of agents that exist no longer.
+    fn forget(&self, gone: impl IntoIterator<Item = Known>) {
+        for gone in gone {
+            // Without its state, no creation is known of pods that the watch has not delivered, and they would be ended.
+            self.pods.iter().for_each(|pods| pods.forget_of(&gone.namespace, &gone.name));
+            self.authorities.forget(&gone.namespace);
+        }
+        // A pending signal suffices.
+        let _ = self.deleted.try_send(());
+    }
+
     async fn reconcile_agent(
         &self,
         agent: &Agent,
@@ -368,3 +384,6 @@ impl Agents {
 fn full_name(agent: &Agent) -> String {
     names::agent(&agent.namespace().unwrap_or_default(), agent.name_any())
 }
+
+#[cfg(test)]
+mod tests;

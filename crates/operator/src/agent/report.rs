@@ -36,7 +36,7 @@ impl Agents {
 
     /// Returns the minimum interval between status writes that change counters only.
     pub(super) fn status_interval(&self) -> Duration {
-        requeue::status_interval(self.states.lock().len())
+        requeue::status_interval(self.states.count())
     }
 
     /// Writes the status, if it is due.

@@ -103,13 +103,13 @@ impl ApiServer {
 
     /// Returns the reconciler of an operator that has just been started.
     fn operator(self: &Arc<Self>) -> Arc<Agents> {
-        Parts::new(context(self.client()), Vec::new(), Arc::new([])).agents
+        Parts::new(context(self.client()), Vec::new(), Vec::new(), Arc::new([])).agents
     }
 
     /// Returns the same, with the pods that its watch delivers, and the writer of these.
     fn watching_operator(self: &Arc<Self>) -> (Arc<Agents>, WorkerPods, Writer<Pod>) {
         let (pods, writer) = WorkerPods::new(Some("team".to_owned()));
-        let agents = Parts::new(context(self.client()), vec![pods.clone()], Arc::new([])).agents;
+        let agents = Parts::new(context(self.client()), Vec::new(), vec![pods.clone()], Arc::new([])).agents;
         (agents, pods, writer)
     }
 
@@ -309,7 +309,8 @@ async fn pods_have_no_overrides_of_refused_tasks() {
     writer.apply_watcher_event(&Event::Apply(refused("ended", json!({ "phase": "Failed" }))));
     writer.apply_watcher_event(&Event::Apply(refused("new", json!({ "phase": "Pending" }))));
     let (trigger, _triggered) = tokio::sync::mpsc::channel(1);
-    let operator = Parts::new(context(server.client()), Vec::new(), Arc::new([(store, trigger)])).agents;
+    let operator =
+        Parts::new(context(server.client()), Vec::new(), Vec::new(), Arc::new([(store, trigger)])).agents;
     let mut state = AgentState::default();
     for task in ["ended", "new"] {
         let own = Plan { start_for: vec![task.to_owned()], ..Plan::default() };
