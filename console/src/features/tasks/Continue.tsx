@@ -26,8 +26,9 @@ export function Continue({ task, comments }: { task: Task; comments: Comment[] }
     }
     try {
       const { namespace } = placeOf(task.name);
-      const headers = { "Idempotency-Key": key.current.value };
-      const made = await replace(task, () =>
+      const { value } = key.current;
+      const headers = { "Idempotency-Key": value };
+      const made = await replace(task, value, () =>
         post<Task>(`namespaces/${namespace}/tasks`, continuationOf(task, message), headers),
       );
       await navigate({ to: "/tasks/$namespace/$id", params: placeOf(made.name) });

@@ -70,7 +70,7 @@ function Specification({
     },
     run: async (spec, key) => {
       const headers = { "Idempotency-Key": key };
-      const made = await replace(seen, () =>
+      const made = await replace(seen, key, () =>
         post<Task>(`namespaces/${namespace}/tasks`, replayOf(task, spec), headers),
       );
       keep(undefined);

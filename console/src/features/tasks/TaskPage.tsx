@@ -107,7 +107,9 @@ function OneTask({ name }: { name: string }) {
   });
   const act = (call: Promise<unknown>) => attempt(call.then(() => first.refetch()));
   const retry = async (idempotencyKey: string) => {
-    const next = await replace(task ?? {}, () => post<Task>(`${name}:retry`, { idempotencyKey }));
+    const next = await replace(task ?? {}, idempotencyKey, () =>
+      post<Task>(`${name}:retry`, { idempotencyKey }),
+    );
     const [, namespace = "", , id = ""] = next.name?.split("/") ?? [];
     await navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
   };

@@ -84,7 +84,8 @@ const ACTIONS: Action[] = [
   {
     name: "Retry",
     fits: isEnded,
-    act: (task, idempotencyKey) => replace(task, () => post<Task>(`${task.name}:retry`, { idempotencyKey })),
+    act: (task, idempotencyKey) =>
+      replace(task, idempotencyKey, () => post<Task>(`${task.name}:retry`, { idempotencyKey })),
   },
 ];
 

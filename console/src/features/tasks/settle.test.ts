@@ -15,9 +15,10 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-/** Answers the calls as a server that has one task, and refuses changes of an earlier state of it. */
-function serve(task: Task): Task {
+/** Answers the calls as a server that has one task, and refuses changes of an earlier state of it. Some answers of changes are lost. */
+function serve(task: Task, lost = 0): Task {
   const record = { ...task };
+  let left = lost;
   vi.stubGlobal("fetch", async (_address: string, { method, headers, body }: RequestInit) => {
     if (method !== "PATCH") {
       return Response.json(record);
@@ -27,6 +28,11 @@ function serve(task: Task): Task {
       return Response.json({ code: 10, message: "it has changed", details }, { status: 409 });
     }
     record.labels = (JSON.parse(String(body)) as Task).labels ?? {};
+    record.etag = `${Number(record.etag) + 1}`;
+    if (left > 0) {
+      left -= 1;
+      throw new TypeError("the connection is lost");
+    }
     return Response.json(record);
   });
   return record;
@@ -50,7 +56,7 @@ test("a label of another person is kept", async () => {
 test("what another person has settled is not run again", async () => {
   serve(settledByOther("never"));
   const create = vi.fn(async () => ({ uid: "second" }));
-  await expect(replace(failed, create)).rejects.toThrow(
+  await expect(replace(failed, "key", create)).rejects.toThrow(
     "was dismissed meanwhile: no second task was created",
   );
   expect(create).not.toHaveBeenCalled();
@@ -59,9 +65,20 @@ test("what another person has settled is not run again", async () => {
 test("a failed task that is run again is settled, and others are left as they are", async () => {
   // Something else of it has changed.
   const record = serve({ ...failed, etag: "2" });
-  await replace(failed, async () => ({ uid: "copy" }));
+  await replace(failed, "key", async () => ({ uid: "copy" }));
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
   const ended = { ...failed, status: { state: "TASK_STATE_CANCELLED" as const } };
-  expect(await replace(ended, async () => ({ uid: "other" }))).toEqual({ uid: "other" });
+  expect(await replace(ended, "key", async () => ({ uid: "other" }))).toEqual({ uid: "other" });
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
+});
+
+test("a call repeated after a lost answer returns its own copy", async () => {
+  const record = serve(failed, 1);
+  const create = vi.fn(async () => ({ uid: "copy" }));
+  await expect(replace(failed, "lost", create)).rejects.toThrow("cannot be reached");
+  expect(await replace(failed, "lost", create)).toEqual({ uid: "copy" });
+  expect(create).toHaveBeenCalledTimes(1);
+  expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
+  // Another specification would be a second run.
+  await expect(replace(failed, "other", create)).rejects.toThrow("was run again as copy meanwhile");
 });

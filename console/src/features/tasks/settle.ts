@@ -8,20 +8,29 @@ import { isDeadLetter, replayedBy, settledBy } from "./replay";
 /** In place of a task that takes the place of another one: none does, as the documentation names it. */
 export const NONE: Task = { uid: "never" };
 
+/** Copies by the keys of their creation, until it is known that their originals have the label: that answer may be lost. */
+const unconfirmed = new Map<string, Task>();
+
 /**
  * Creates a task that takes the place of another one, which is no dead letter any more. Creates none if another person has settled
- * that one since it was read.
+ * that one since it was read. `key` is the idempotency key of the creation: repeated with it, the call goes on with the task that it
+ * has created.
  */
-export async function replace(task: Task, create: () => Promise<Task>): Promise<Task> {
-  if (!isDeadLetter(task)) {
-    return create();
+export async function replace(task: Task, key: string, create: () => Promise<Task>): Promise<Task> {
+  let made = unconfirmed.get(key);
+  if (!made) {
+    if (!isDeadLetter(task)) {
+      return create();
+    }
+    const by = settledBy((await get<Task>(task.name ?? "")).labels);
+    if (by !== undefined) {
+      throw settledMeanwhile(by, "no second task was created");
+    }
+    made = await create();
+    unconfirmed.set(key, made);
   }
-  const by = settledBy((await get<Task>(task.name ?? "")).labels);
-  if (by !== undefined) {
-    throw settledMeanwhile(by, "no second task was created");
-  }
-  const made = await create();
   await settle(task, made);
+  unconfirmed.delete(key);
   return made;
 }
 
