@@ -388,4 +388,22 @@ test("failed tasks retried together wait no more", async () => {
   await page.context().close();
 });
 
+test("a failed task that someone else has settled is not left selected to be retried", async () => {
+  const owner = "settled-by-others";
+  const spec = { owner, retry: { maxAttempts: 1 } };
+  const name = await scripted(owner, [{ fail: { message: "no luck" } }], spec);
+  await until(name, "TASK_STATE_FAILED");
+  const page = await signedIn();
+  await page.goto(`${base}/tasks?owner=${owner}`);
+  await page.getByLabel(`Select ${owner}`).check();
+  await button(page, "Retry").click();
+  // What changes from here on, the person has not seen.
+  await api("PATCH", `${name}?updateMask=labels`, { labels: { "rota.dev/replayed": "never" } });
+  await button(page.getByRole("dialog", { name: "Retry" }), "Retry").click();
+  await page.getByRole("alert").filter({ hasText: "the task was dismissed meanwhile" }).waitFor();
+  await page.getByText("1 selected.").waitFor({ state: "detached" });
+  assert.equal((await ownedBy(owner)).length, 1);
+  await page.context().close();
+});
+
 nothingFailed();

@@ -27,7 +27,7 @@ import { isEnded } from "./ended";
 import { searchOf } from "./filters";
 import { MoreFilters } from "./MoreFilters";
 import { readPage } from "./page";
-import { replace } from "./settle";
+import { repeatable, replace } from "./settle";
 import { titleOf } from "./title";
 import { useDeletedTasks } from "./useDeletedTasks";
 import { useNewTasks } from "./useNewTasks";
@@ -197,7 +197,7 @@ export function TasksPage() {
     );
     if (shownList.current === list) {
       // Those that are left can be tried again.
-      setSelected(new Map(failed.map(({ one }) => [one.name ?? "", one])));
+      setSelected(new Map(repeatable(failed).map((one) => [one.name ?? "", one])));
     }
     reload();
     if (failed.length > 0) {

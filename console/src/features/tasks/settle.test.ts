@@ -1,6 +1,7 @@
 import { afterEach, expect, test, vi } from "vitest";
+import { ApiError, Code } from "../../api/client";
 import type { Task } from "../../api/types";
-import { NONE, replace, settle } from "./settle";
+import { NONE, repeatable, replace, settle } from "./settle";
 
 const LABEL = "rota.dev/replayed";
 const failed: Task = {
@@ -60,6 +61,19 @@ test("what another person has settled is not run again", async () => {
     "was dismissed meanwhile: no second task was created",
   );
   expect(create).not.toHaveBeenCalled();
+});
+
+test("only what no other person has settled is repeated", async () => {
+  serve(settledByOther("never"));
+  const settled = await replace(failed, "key", vi.fn()).catch((why: unknown) => why);
+  const both = await settle(failed, { uid: "second" }).catch((why: unknown) => why);
+  const offline = { ...failed, name: "namespaces/n/tasks/offline" };
+  const all = [
+    { one: failed, why: settled },
+    { one: failed, why: both },
+    { one: offline, why: new ApiError(Code.UNAVAILABLE, "the connection is lost") },
+  ];
+  expect(repeatable(all)).toEqual([offline]);
 });
 
 test("a failed task that is run again is settled, and others are left as they are", async () => {

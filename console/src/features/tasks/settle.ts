@@ -51,7 +51,15 @@ export async function settle(task: Task, made: Task): Promise<void> {
   );
 }
 
-function settledMeanwhile(by: string, result: string): ApiError {
+/** Returns the tasks whose action has failed and may be repeated: those that another person has settled would run a second time. */
+export function repeatable(failed: readonly { one: Task; why: unknown }[]): Task[] {
+  return failed.filter(({ why }) => !(why instanceof SettledError)).map(({ one }) => one);
+}
+
+/** Refusal of what another person has settled. */
+class SettledError extends ApiError {}
+
+function settledMeanwhile(by: string, result: string): SettledError {
   const fate = by === NONE.uid ? "dismissed" : `run again as ${visibleLine(by)}`;
-  return new ApiError(Code.FAILED_PRECONDITION, `the task was ${fate} meanwhile: ${result}`);
+  return new SettledError(Code.FAILED_PRECONDITION, `the task was ${fate} meanwhile: ${result}`);
 }
