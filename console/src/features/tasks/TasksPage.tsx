@@ -161,7 +161,8 @@ export function TasksPage() {
       }
     },
   });
-  useDeletedTasks(list, namespace, search, tasks, (deleted) => {
+  const next = found.data?.pages.at(-1)?.nextPageToken;
+  useDeletedTasks(list, namespace, search, { tasks, next }, (deleted) => {
     cache.setQueryData<typeof found.data>(
       key,
       (data) => data && { ...data, pages: data.pages.map((page) => without(page, deleted)) },

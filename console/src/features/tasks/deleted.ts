@@ -8,56 +8,69 @@ export const READ_INTERVAL = 60_000;
 /** Pages of one reading. */
 const MAX_PAGES = 10;
 
-/** Place in the list of the server at which a reading has ended. */
+/** A list of tasks, newest first, as a page has it. */
+export interface List {
+  tasks: readonly Task[];
+  /** Token of its next page, if there may be one. */
+  next: string | undefined;
+}
+
+/** Place at which a reading has ended. */
 export interface Position {
   token: string;
   /** Filter of the reading, to which its token belongs. */
   createdBefore: string;
-  /** Creation of the last task that was read, in milliseconds. */
-  oldest: number;
+  /** The part of the list below the last of its tasks that was read. */
+  below: List;
 }
 
 /**
- * Returns the names of the tasks of a list, newest first, that the server has deleted: those that its answers lack. No task of the list
- * can leave that of the server for another reason. `read` reads a page from a token on. A long list takes several readings: each returns
- * the position `from` which the next one continues, and the last one none.
+ * Returns the names of the tasks of a list that the server has deleted: those that its answers lack where they have a later one of the
+ * list, or end. No task that is lasting can leave the list of the server for another reason. The place in the list decides, and not the
+ * time: the clock of the server may have been set back between any two tasks. `read` reads a page from a token on. A long list takes
+ * several readings: each returns the position `from` which the next one continues, and the last one none.
  */
 export async function deletedOf(
-  listed: readonly Task[],
+  list: List,
+  isLasting: (task: Task) => boolean,
   read: (token: string, createdBefore: string) => Promise<Page>,
   from?: Position,
 ): Promise<{ deleted: ReadonlySet<string>; next?: Position }> {
-  if (listed.length === 0) {
+  const lasting = list.tasks.filter(isLasting);
+  if (!from && lasting.length === 0) {
     return { deleted: new Set() };
   }
-  // Not of the first and the last one: the clock of the server may have been set back between them.
-  const times = listed.map(createdAt);
-  const end = Math.min(...times);
-  let { token, createdBefore, oldest } = from ?? {
+  let { token, createdBefore, below } = from ?? {
     token: "",
     // The end of the millisecond, which the filter excludes.
-    createdBefore: new Date(Math.max(...times) + 1).toISOString(),
-    oldest: Number.POSITIVE_INFINITY,
+    createdBefore: new Date(Math.max(...lasting.map(createdAt)) + 1).toISOString(),
+    below: list,
   };
-  // Those before the position were judged, and those of the same time may be on either side of it.
-  const begin = oldest;
-  const missing = new Map(
-    listed.filter((task) => createdAt(task) < begin).map((task) => [task.name ?? "", task]),
-  );
-  let isComplete = missing.size === 0;
+  const deleted = new Set<string>();
+  const found = new Set<string>();
+  const isMissing = (task: Task) => isLasting(task) && !found.has(task.name ?? "");
+  let isComplete = false;
   for (let pages = 0; !isComplete && pages < MAX_PAGES; pages += 1) {
+    if (below.next && (from || pages > 0)) {
+      // Where the last ones are deleted, those behind the list show that its end was passed.
+      const { tasks = [], nextPageToken } = await read(below.next, createdBefore);
+      const behind = tasks.map(({ name = "" }) => ({ name }));
+      below = { tasks: [...below.tasks, ...behind], next: behind.length > 0 ? undefined : nextPageToken };
+    }
     const page = await read(token, createdBefore);
-    for (const task of page.tasks ?? []) {
-      missing.delete(task.name ?? "");
-      oldest = createdAt(task);
+    for (const { name = "" } of page.tasks ?? []) {
+      found.add(name);
     }
     token = page.nextPageToken ?? "";
-    isComplete = missing.size === 0 || token === "" || oldest < end;
+    const last = below.tasks.findLastIndex(({ name = "" }) => found.has(name));
+    const end = token === "" ? below.tasks.length : last + 1;
+    for (const { name = "" } of below.tasks.slice(0, end).filter(isMissing)) {
+      deleted.add(name);
+    }
+    below = { ...below, tasks: below.tasks.slice(end) };
+    isComplete = !below.tasks.some(isMissing);
   }
-  // What is as old as the last task that was read, or older, may be on a further page.
-  const isRead = (task: Task) => token === "" || createdAt(task) > oldest;
-  const deleted = new Set([...missing].filter(([, task]) => isRead(task)).map(([name]) => name));
-  return isComplete ? { deleted } : { deleted, next: { token, createdBefore, oldest } };
+  return isComplete ? { deleted } : { deleted, next: { token, createdBefore, below } };
 }
 
 /** Returns a page without some of its tasks. */

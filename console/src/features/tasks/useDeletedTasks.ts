@@ -1,7 +1,7 @@
 import { useRef } from "react";
 import type { Task } from "../../api/types";
 import { useReadEvery } from "../../api/useReadEvery";
-import { deletedOf, type Position, READ_INTERVAL } from "./deleted";
+import { deletedOf, type List, type Position, READ_INTERVAL } from "./deleted";
 import { isEnded } from "./ended";
 import type { TaskSearch } from "./filters";
 import { readPage } from "./page";
@@ -17,7 +17,7 @@ export function useDeletedTasks(
   list: string,
   namespace: string,
   search: TaskSearch,
-  tasks: readonly Task[],
+  listed: List,
   drop: (deleted: ReadonlySet<string>) => void,
 ): void {
   const reading = useRef<Reading>({ list, isBusy: false, from: undefined });
@@ -35,7 +35,7 @@ export function useDeletedTasks(
     own.isBusy = true;
     const read = (token: string, createdBefore: string) =>
       readPage(namespace, search, token, undefined, { createdBefore });
-    void deletedOf(tasks.filter(isLasting), read, own.from)
+    void deletedOf(listed, isLasting, read, own.from)
       .then(
         ({ deleted, next }) => {
           own.from = next;
