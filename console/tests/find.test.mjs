@@ -197,6 +197,41 @@ test("a task that comes to match the filter later than newer ones is counted", a
   await page.context().close();
 });
 
+test("a task that comes to match the filter below the first page is counted", async () => {
+  const deep = { owner: "deep", target: { agent: "missing" } };
+  const names = [];
+  for (const title of ["the lowest", "the late one", "the third", "the second", "the first"]) {
+    names.push(await scripted(title, [], deep));
+  }
+  const [lowest, late, ...others] = names;
+  for (const name of [lowest, ...others]) {
+    await api("POST", `${name}:cancel`, {});
+    await until(name, "TASK_STATE_CANCELLED");
+  }
+  const page = await signedIn();
+  await page.clock.install();
+  await noteTitles(page);
+  // As with more tasks than a page has.
+  await page.route(/tasks\?pageSize=100/, (route) =>
+    route.continue({ url: route.request().url().replace("pageSize=100", "pageSize=3") }),
+  );
+  const finished = [];
+  page.on("requestfinished", (request) => /filter\.owner=deep/.test(request.url()) && finished.push(request));
+  await page.goto(`${base}/tasks?owner=deep&state=CANCELLED`);
+  await page.getByRole("link", { name: "the third" }).waitFor();
+  await page.waitForFunction(() => window.isLive);
+  // Once when it is opened, and once when its stream is.
+  await eventually(() => finished.length === 2, "the list is read");
+  await page.getByRole("button", { name: "Show more" }).click();
+  await page.getByRole("link", { name: "the lowest" }).waitFor();
+  await api("POST", `${late}:cancel`, {});
+  await page.waitForFunction(() => window.titles?.includes("the late one"));
+  await page.clock.fastForward(10_000);
+  await page.getByRole("button", { name: "Show 1 new" }).click();
+  await page.getByRole("link", { name: "the late one" }).waitFor();
+  await page.context().close();
+});
+
 test("all tasks that match are cancelled, also those that are not listed, with their number first", async () => {
   const names = [];
   for (let index = 0; index < 12; index += 1) {

@@ -134,7 +134,7 @@ export function TasksPage() {
     setProblem(undefined);
   }
   const { hasNextPage } = found;
-  const unseen = useNewTasks(list, namespace, search, tasks, hasNextPage);
+  const unseen = useNewTasks(list, namespace, search, tasks, found.data?.pages ?? []);
   const resetUnseen = unseen.reset;
   const snippets = Object.assign({}, ...(found.data?.pages.map((page) => page.snippets) ?? [])) as Record<
     string,

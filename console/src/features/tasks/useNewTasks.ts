@@ -3,6 +3,7 @@ import type { Task, WatchTasksResponse } from "../../api/types";
 import { useReadEvery } from "../../api/useReadEvery";
 import { isWithin, useUnseen } from "../../components/unseen";
 import { isFiltered, type TaskSearch } from "./filters";
+import { newTasksOf } from "./newTasks";
 import { type Page, readPage } from "./page";
 
 /** Time between two counts of new tasks with a filter, in milliseconds. */
@@ -10,15 +11,16 @@ const COUNT_INTERVAL = 10_000;
 
 /**
  * Counts the tasks that match a search and that its list lacks, which wait for a click: with a filter also older ones, such as a task
- * that fails long after its creation. `list` identifies the search; `hasMore` is whether there are further pages.
+ * that fails long after its creation. `list` identifies the search; `tasks` are those of its `pages`.
  */
 export function useNewTasks(
   list: string,
   namespace: string,
   search: TaskSearch,
   tasks: readonly Task[],
-  hasMore: boolean,
+  pages: readonly Page[],
 ) {
+  const hasMore = Boolean(pages.at(-1)?.nextPageToken);
   const { count, set, reset } = useUnseen(tasks);
   const counting = useRef({ list, mayHaveNew: false, isBusy: false });
   if (counting.current.list !== list) {
@@ -33,17 +35,15 @@ export function useNewTasks(
     }
     own.mayHaveNew = false;
     own.isBusy = true;
-    const show = ({ tasks: newest = [], nextPageToken }: Page) => {
+    const show = ({ fresh, isPart }: Awaited<ReturnType<typeof newTasksOf>>) => {
       if (counting.current === own) {
-        const known = new Set(tasks.map(({ name }) => name));
-        const fresh = newest.filter((task) => !known.has(task.name) && isWithin(task, tasks, hasMore));
-        reset(fresh, Boolean(nextPageToken) && fresh.length === newest.length);
+        reset(fresh, isPart);
       }
     };
     const retry = () => {
       own.mayHaveNew = true;
     };
-    void readPage(namespace, search, "")
+    void newTasksOf(pages, (token) => readPage(namespace, search, token))
       .then(show, retry)
       .finally(() => {
         own.isBusy = false;
