@@ -30,8 +30,8 @@ pub struct Pool {
     /// How many of these only workers that isolate their attempts may take.
     pub isolated: u64,
     pub workers: Vec<WorkerView>,
-    /// Age of the youngest worker of the manager of the pool that has shown whether it isolates its attempts, even if it has ended.
-    /// `None` if it does isolate them, or if none has shown it.
+    /// Age of the youngest worker that the manager of the pool has started and that does not isolate its attempts, even if it has
+    /// ended; `None` if none is known, or if a younger one isolates and takes tasks.
     pub last_try: Option<Duration>,
     /// Idle time after which a worker beyond the floor is drained.
     pub idle_timeout: Duration,
@@ -170,7 +170,7 @@ fn free_slots(pool: &Pool, slots: u64) -> Slots {
 /// Whether the last worker that was tried for isolation is old enough for the next one, and none is about to show whether it isolates.
 fn is_try_due(pool: &Pool) -> bool {
     let is_starting = pool.workers.iter().any(|worker| worker.starting && !worker.draining);
-    !is_starting && pool.last_try.is_some_and(|age| age >= REPLACE_AFTER)
+    !is_starting && pool.last_try.is_none_or(|age| age >= REPLACE_AFTER)
 }
 
 /// Returns whether more than one worker beyond need shows already whether it isolates. All but the tasks that wait for isolation
@@ -195,7 +195,9 @@ fn replaced(pool: &Pool, for_isolation: bool) -> Plan {
     }
     let idle = idle(pool);
     let unavailable = idle.iter().find(|(worker, idle)| worker.unavailable && *idle >= REPLACE_AFTER);
-    let not_isolated = || idle.iter().find(|(worker, _)| for_isolation && worker.not_isolated);
+    // One without an age is no try: nothing shows that the next one differs.
+    let is_own = |worker: &WorkerView| worker.not_isolated && worker.age.is_some();
+    let not_isolated = || idle.iter().find(|(worker, _)| for_isolation && is_own(worker));
     let Some((worker, _)) = unavailable.or_else(not_isolated) else { return Plan::default() };
     Plan { drain: vec![worker.name.clone()], for_isolation: !worker.unavailable, ..Plan::default() }
 }

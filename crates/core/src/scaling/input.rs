@@ -65,8 +65,8 @@ pub struct ReportedWorker {
     pub unavailable: bool,
     /// Whether it does not isolate its attempts, by its last statement; false while none is known.
     pub not_isolated: bool,
-    /// Time since the pool's manager started it as it starts workers now; `None` if another one did, if it has an older template,
-    /// or if unknown.
+    /// Time since the pool's manager started it, or, as the control plane sees it, since it connected; `None` if another one started
+    /// it, if its template is known to be older, or if unknown.
     pub age: Option<Duration>,
     pub idle_for: Option<Duration>,
 }
@@ -155,9 +155,10 @@ impl From<&ReportedWorker> for WorkerView {
     }
 }
 
-/// Returns the age of the last worker that has shown whether it isolates, if it does not.
+/// Returns the age of the last worker that has shown whether it isolates and takes tasks, if it does not isolate.
 pub(super) fn last_try(workers: &[WorkerView]) -> Option<Duration> {
-    let shown = workers.iter().filter(|worker| worker.not_isolated || worker.connected);
+    let shown =
+        workers.iter().filter(|worker| worker.not_isolated || worker.connected && !worker.unavailable);
     let last = shown.filter_map(|worker| Some((worker.age?, worker.not_isolated))).min();
     last.filter(|(_, not_isolated)| *not_isolated).map(|(age, _)| age)
 }

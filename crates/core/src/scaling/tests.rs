@@ -224,6 +224,22 @@ fn workers_beyond_need_are_replaced_for_isolation() {
 }
 
 #[test]
+fn full_pools_make_room_beside_a_younger_worker_that_isolates() {
+    let confined = WorkerView { not_isolated: false, ..loaded("c", 60, 1) };
+    let full = |c| Pool { spare: 2, ceiling: 3, ..isolated(1, vec![rested("a", 900), rested("b", 800), c]) };
+    assert_eq!(drain(&full(confined.clone())), ["b"]);
+    assert_eq!(drain(&full(WorkerView { not_isolated: true, ..confined })), [""; 0], "the next try waits");
+}
+
+#[test]
+fn sick_workers_that_isolate_lift_no_pace() {
+    let sick = WorkerView { not_isolated: false, unavailable: true, ..open("b", 5) };
+    assert_eq!(start(&isolated(9, vec![open("a", 90), sick])), 0);
+    let well = WorkerView { unavailable: false, ..loaded("b", 5, 1) };
+    assert_eq!(start(&isolated(9, vec![open("a", 90), WorkerView { not_isolated: false, ..well }])), 3);
+}
+
+#[test]
 fn plain_tasks_do_not_end_tries() {
     let spread = vec![rested("a", 900), rested("b", 900), loaded("c", 900, 1)];
     assert_eq!(drain(&isolated(1, spread)), ["a"], "it is idle between two tasks");

@@ -35,7 +35,7 @@ pub(crate) struct DemandSnapshot {
     pub demand: v1::Demand,
     /// Tasks that need, or run on, a worker of their own.
     pub isolated: Vec<v1::IsolatedDemand>,
-    /// Age of the youngest shared pod that does not isolate its attempts, also if it has ended. The operator adds it.
+    /// See [`rota_core::scaling::Pool::last_try`]. The operator adds it.
     pub last_try: Option<Duration>,
 }
 

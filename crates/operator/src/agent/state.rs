@@ -56,17 +56,8 @@ pub(super) struct AgentState {
     /// Failed starts for isolated tasks, by task: one that cannot start must not stop the others.
     isolated: HashMap<String, StartFailures>,
     isolated_until: Option<Instant>,
-    /// Last shared pod of a template whose worker has shown whether it isolates its attempts.
-    last_try: Option<Try>,
-}
-
-#[derive(Debug)]
-struct Try {
-    template: String,
-    age: Duration,
-    isolated: bool,
-    /// When it had that age.
-    at: Instant,
+    /// Age of the youngest shared pod of a template whose worker does not isolate its attempts, and when it had that age.
+    last_try: Option<(String, Duration, Instant)>,
 }
 
 /// What a worker was started for.
@@ -138,29 +129,30 @@ impl AgentState {
         }
     }
 
-    /// Takes the pods of a template that show whether its workers isolate their attempts. See [`Self::last_try`].
+    /// Returns the age of the youngest shared pod of a template whose worker does not isolate its attempts, also of one that has ended: it
+    /// shows that for the next ones. `None` once a younger one isolates and takes tasks.
     pub(super) fn observe_isolation(
         &mut self,
         hash: &str,
         pods: &[WorkerPod],
         now: Instant,
     ) -> Option<Duration> {
-        let known = self.last_try.take().filter(|known| known.template == hash);
-        let known = known.map(|known| (known.age + (now - known.at), known.isolated));
-        let shared = pods.iter().filter(|pod| pod.task.is_none() && pod.hash == hash);
-        let shown = shared.filter_map(|pod| {
-            let worker = pod.worker.as_ref()?;
-            (worker.isolated || is_not_isolated(worker)).then_some((pod.age, worker.isolated))
-        });
-        let last = shown.chain(known).min_by_key(|(age, _)| *age);
-        self.last_try = last.map(|(age, isolated)| Try { template: hash.to_owned(), age, isolated, at: now });
-        self.last_try()
+        let known = self.last_try.take().filter(|(template, ..)| template == hash);
+        let known = known.map(|(_, age, at)| age + (now - at));
+        let shared = || pods.iter().filter(|pod| pod.task.is_none() && pod.hash == hash);
+        let open = shared().filter(|pod| pod.worker.as_ref().is_some_and(is_not_isolated));
+        let isolating = shared()
+            .filter(|pod| pod.worker.as_ref().is_some_and(|worker| worker.isolated && !worker.unavailable));
+        let isolates = isolating.map(|pod| pod.age).min();
+        let youngest = open.map(|pod| pod.age).chain(known).min();
+        let youngest = youngest.filter(|age| isolates.is_none_or(|isolates| isolates > *age));
+        self.last_try = youngest.map(|age| (hash.to_owned(), age, now));
+        youngest
     }
 
-    /// Returns the age of the last pod that has shown whether it isolates its attempts, if it does not. Also of one that has ended: it
-    /// shows it for the next ones.
+    /// Returns the age that was last observed.
     pub(super) fn last_try(&self) -> Option<Duration> {
-        self.last_try.as_ref().filter(|last| !last.isolated).map(|last| last.age)
+        self.last_try.as_ref().map(|(_, age, _)| *age)
     }
 
     /// Returns how long no worker may be started for a task; zero if one may.
@@ -278,8 +270,11 @@ mod tests {
         assert_eq!(observe("h", &[pod(true, 50), pod(false, 30), pod(false, 20)], 0), Some(20));
         assert_eq!(observe("h", &[], 100), Some(120));
         assert_eq!(observe("h", &[pod(false, 121), pod(true, 3)], 101), None, "a younger one isolates");
-        assert_eq!(observe("h", &[pod(false, 141)], 121), None, "it has ended");
+        assert_eq!(observe("h", &[], 121), None, "and that is all that is known");
         assert_eq!(observe("h", &[pod(false, 7)], 130), Some(7));
+        let mut sick = pod(true, 1);
+        sick.worker.as_mut().unwrap().unavailable = true;
+        assert_eq!(observe("h", &[sick], 130), Some(7), "it takes no tasks");
         let own = WorkerPod { task: Some("t".into()), ..pod(true, 1) };
         assert_eq!(observe("h", &[own], 130), Some(7));
         assert_eq!(
