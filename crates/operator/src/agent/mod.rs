@@ -48,7 +48,7 @@ pub(crate) use self::pod::PodSpecInput;
 use self::pod::TaskPod;
 use self::start_failure::StartFailure;
 use self::state::{AgentState, Start};
-use self::states::{Known, States};
+use self::states::States;
 use self::status::StatusInput;
 use crate::context::Context;
 use crate::controller::{Reconciler, Synced};
@@ -153,22 +153,29 @@ impl Reconciler<Agent> for Agents {
     }
 
     fn deleted(&self, agent: &Agent) {
-        self.forget(self.states.remove(agent));
+        self.states.remove(agent);
+        self.forget(&agent.namespace().unwrap_or_default(), &agent.name_any());
     }
 
     fn listed(&self) {
-        self.forget(self.states.remove_missing(&self.stores));
+        for gone in self.states.remove_missing(&self.stores) {
+            self.forget(&gone.namespace, &gone.name);
+        }
+        // One that this operator has never reconciled has no state.
+        self.notify_deleted();
     }
 }
 
 impl Agents {
-    /// Forgets what is kept beside the states of agents that exist no longer.
-    fn forget(&self, gone: impl IntoIterator<Item = Known>) {
-        for gone in gone {
-            // Without its state, no creation is known of pods that the watch has not delivered, and they would be ended.
-            self.pods.iter().for_each(|pods| pods.forget_of(&gone.namespace, &gone.name));
-            self.authorities.forget(&gone.namespace);
-        }
+    /// Forgets what is kept beside the state of an agent that exists no longer.
+    fn forget(&self, namespace: &str, name: &str) {
+        // Without its state, no creation is known of pods that the watch has not delivered, and they would be ended.
+        self.pods.iter().for_each(|pods| pods.forget_of(namespace, name));
+        self.authorities.forget(namespace);
+        self.notify_deleted();
+    }
+
+    fn notify_deleted(&self) {
         // A pending signal suffices.
         let _ = self.deleted.try_send(());
     }

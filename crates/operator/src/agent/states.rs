@@ -36,15 +36,19 @@ impl States {
         self.0.lock().len()
     }
 
-    /// Removes and returns an agent.
-    pub(super) fn remove(&self, agent: &Agent) -> Option<Known> {
-        self.0.lock().remove(&agent.uid().unwrap_or_default())
+    pub(super) fn remove(&self, agent: &Agent) {
+        self.0.lock().remove(&agent.uid().unwrap_or_default());
     }
 
-    /// Removes and returns the agents that the stores lack.
+    /// Removes and returns the agents that the stores lack, but for those that have a successor already.
     pub(super) fn remove_missing(&self, stores: &[Store<Guarded<Agent>>]) -> Vec<Known> {
+        let mut states = self.0.lock();
         let agents = stores.iter().flat_map(Store::state);
         let uids: HashSet<_> = agents.filter_map(|agent| agent.uid()).collect();
-        self.0.lock().extract_if(|uid, _| !uids.contains(uid)).map(|(_, known)| known).collect()
+        let mut gone: Vec<_> =
+            states.extract_if(|uid, _| !uids.contains(uid)).map(|(_, known)| known).collect();
+        let names: HashSet<_> = states.values().map(|known| (&known.namespace, &known.name)).collect();
+        gone.retain(|known| !names.contains(&(&known.namespace, &known.name)));
+        gone
     }
 }
