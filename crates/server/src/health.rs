@@ -179,7 +179,7 @@ impl Health {
             Ok(Err(error)) => Some(write_health::problem(&error)),
             Err(_) => Some((
                 format!("the store did not answer within {} s", STORE_TIMEOUT.as_secs()),
-                "check the disk that holds the store, and the log",
+                "check the disk or the database that holds the store, and the log",
             )),
         };
         let check = StoreCheck { problem, latency: began.elapsed() };

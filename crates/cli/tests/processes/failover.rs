@@ -173,3 +173,26 @@ async fn asynchronous_failover_is_noticed_and_healed() -> Result<()> {
     assert_eq!(outcome(&tasks::ended(&client, &running).await?), (TaskState::Succeeded, 1));
     history::check(&client, true).await?.check()
 }
+
+/// Its standby is not promoted yet, and takes no writes.
+#[tokio::test]
+async fn running_owner_names_what_its_database_lacks() -> Result<()> {
+    let pair = Pair::start(PostgresServer::asynchronous_standby)?;
+    let replicas = Replicas::start(pair.url.clone(), Graces::LONG, 1).await?;
+    let client = replicas.fixture.client()?;
+    workload::agent(&client).await?;
+    pair.replicated().await?;
+    pair.primary.stop(Stop::Immediate)?;
+    let readiness = async |ready: u16, words: &str| {
+        tasks::eventually(words, async || {
+            let (status, page) = replicas.page(0, "/readyz").await?;
+            Ok(status == ready && page.contains(words))
+        })
+        .await
+    };
+    readiness(503, "the database is read-only, such as a standby").await?;
+    assert_eq!(replicas.page(0, "/livez").await?.0, 200);
+    pair.standby.promote()?;
+    readiness(200, "").await?;
+    tasks::create(&client, workload::shell("echo late", &[])).await.map(drop)
+}
