@@ -95,6 +95,9 @@ pub(crate) fn problem(error: &Error) -> StoreProblem {
             "check the disk or the database, then restart Rota, which recovers the committed data"
         }
         Error::Deposed => "stop the control plane that should not run",
+        Error::LeaseLost => {
+            "check the database and the network; a call with an idempotency key can be repeated"
+        }
         Error::Closed => "",
     };
     (error.to_string(), hint)

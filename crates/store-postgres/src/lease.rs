@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rota_core::time::micros;
+use rota_store::Error;
 use rota_telemetry::{OnExit, spawn};
 use semver::Version;
 use tokio::time::Instant;
@@ -322,7 +323,7 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
             }
             Ok(false) => {
                 tracing::error!("another control plane has taken over the database; this one ends");
-                ownership.lose();
+                ownership.lose(Error::Deposed);
                 return;
             }
             Err(fault) => {
@@ -336,7 +337,7 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
                     tracing::error!(
                         "the database is not reached for the time of the lease; this control plane ends"
                     );
-                    ownership.lose();
+                    ownership.lose(Error::LeaseLost);
                     return;
                 }
             }

@@ -1,10 +1,12 @@
 //! What an owner of the shard knows of its ownership: the time of the database, whether the shard is lost, and whether others want it.
 //! Knows no SQL: `lease.rs` keeps it current.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::time::micros;
+use rota_store::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::{DatabaseClock, since_boot};
@@ -18,6 +20,8 @@ pub(crate) const RIVAL_MEMORY: Duration = Duration::from_secs(3600);
 pub(crate) struct Ownership {
     pub(crate) clock: DatabaseClock,
     lost: CancellationToken,
+    /// Why the shard is lost.
+    loss: OnceLock<Error>,
     /// When another control plane was last seen that waited for the shard.
     rival_seen: Mutex<Option<i64>>,
     /// Called once when the shard is found to be lost.
@@ -40,6 +44,11 @@ impl Ownership {
         &self.lost
     }
 
+    /// Returns the error of calls that the loss of the shard ends.
+    pub(crate) fn loss(&self) -> Error {
+        self.loss.get().cloned().unwrap_or(Error::Deposed)
+    }
+
     /// Whether another control plane waits for the shard, or may have begun to, as far as the owner knows.
     pub(crate) fn has_rivals(&self) -> bool {
         self.has_rivals_at(since_boot())
@@ -56,12 +65,17 @@ impl Ownership {
     pub(crate) fn on_lost(&self, notify: Box<dyn Fn() + Send + Sync>) {
         *self.notify.lock() = Some(notify);
         if self.is_lost() {
-            self.lose();
+            self.notify();
         }
     }
 
-    pub(crate) fn lose(&self) {
+    pub(crate) fn lose(&self, why: Error) {
+        let _ = self.loss.set(why);
         self.lost.cancel();
+        self.notify();
+    }
+
+    fn notify(&self) {
         let notify = self.notify.lock().take();
         if let Some(notify) = notify {
             notify();

@@ -96,7 +96,7 @@ impl Writer {
         let runtime = self.runtime.as_ref().ok_or(Error::Closed)?;
         let ownership = Arc::clone(&self.connection.ownership);
         let called = ownership.lost().run_until_cancelled(call(&mut self.connection));
-        runtime.block_on(called).unwrap_or(Err(Error::Deposed))
+        runtime.block_on(called).unwrap_or_else(|| Err(ownership.loss()))
     }
 
     /// Puts records that can be decoded again, for example after a downgrade was undone, back where they belong.

@@ -118,7 +118,8 @@ pub use workflows::{
     reused_results, step_items, stored_end, stored_task_end,
 };
 
-/// Failure of a store. Nothing of the batch has happened.
+/// Failure of a store. Nothing of the batch has happened, except where the outcome of its commit is not known: the message of
+/// [`Error::Unavailable`] reports that, or the error is one that ends the writer.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// Temporary, or until a person intervenes, for example with a full disk.
@@ -133,6 +134,11 @@ pub enum Error {
     /// Another control plane has taken over the data: this one must not write any more.
     #[error("another control plane has taken over the store")]
     Deposed,
+    /// The lease of this control plane has ended, and whether another one has taken over the data is not known.
+    #[error(
+        "the database was not reached for as long as the lease of this control plane lasts: the outcome of calls that were under way is not known"
+    )]
+    LeaseLost,
     #[error("the store is closed")]
     Closed,
 }
@@ -140,7 +146,7 @@ pub enum Error {
 impl Error {
     /// Whether the writer has ended: a restart recovers the committed data.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::LostSync(_) | Self::Deposed | Self::Closed)
+        matches!(self, Self::LostSync(_) | Self::Deposed | Self::LeaseLost | Self::Closed)
     }
 }
 

@@ -385,7 +385,7 @@ pub(crate) fn refused(refused: Refused) -> Status {
 pub(crate) fn store(failed: Error) -> Status {
     match failed {
         Error::Unavailable { hint, .. } => hinted("STORE_UNAVAILABLE", failed.to_string(), hint),
-        Error::LostSync(_) | Error::Deposed => {
+        Error::LostSync(_) | Error::Deposed | Error::LeaseLost => {
             let (message, hint) = crate::write_health::problem(&failed);
             hinted("STORE_UNAVAILABLE", message, hint)
         }
