@@ -200,8 +200,9 @@ async fn look(
         if !lease.is_over((owner, expires), since_boot()) {
             return Ok(held);
         }
-        tracing::warn!(%owner, "ending a lease that its owner does not renew: the clock of the database was set back");
-        session.client.execute(sql::END_LEASE, &[&owner, &expires]).await?;
+        if end_lease(session, owner, expires).await? {
+            tracing::warn!(%owner, "ended a lease that its owner does not renew: the clock of the database was set back");
+        }
     }
     if *yields > 0 && newer_waits(session, replica).await? {
         *yields -= 1;
@@ -213,6 +214,11 @@ async fn look(
         Some(epoch) => Ok(Look::Owned(epoch)),
         None => Ok(held(&row)?.unwrap_or(Look::Held(None, 0))),
     }
+}
+
+/// Ends a lease that ends at this time. Returns false if it was renewed since, or is over by the clock of the database as well.
+pub(crate) async fn end_lease(session: &Session, owner: Uuid, expires: i64) -> Result<bool, Fault> {
+    Ok(session.client.execute(sql::END_LEASE, &[&owner, &expires]).await? > 0)
 }
 
 /// Whether a control plane of a newer version waits for the shard, too.

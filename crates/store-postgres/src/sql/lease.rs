@@ -20,9 +20,9 @@ pub(crate) const OWNER: &str = "SELECT owner, name, address,
         (SELECT revision FROM commits WHERE shard = $1 ORDER BY revision DESC LIMIT 1),
         (extract(epoch FROM expires) * 1000000)::int8
     FROM shards LEFT JOIN replicas ON replicas.id = owner WHERE shards.id = $1";
-/// Ends a lease, unless it was renewed since it was read.
+/// Ends a lease that lasts, unless it was renewed since it was read: who waits may have been suspended meanwhile.
 pub(crate) const END_LEASE: &str = "UPDATE replicas SET expires = clock_timestamp()
-    WHERE id = $1 AND (extract(epoch FROM expires) * 1000000)::int8 = $2";
+    WHERE id = $1 AND (extract(epoch FROM expires) * 1000000)::int8 = $2 AND expires > clock_timestamp()";
 /// Takes the shard, unless the schema has a newer version than `$3`: no row then.
 pub(crate) const ACQUIRE: &str =
     "SELECT new_epoch, owner_name, owner_address, left_ms FROM acquire($1, $2, $3)";

@@ -10,8 +10,9 @@ use uuid::Uuid;
 
 use crate::clock::since_boot;
 use crate::connection::open;
-use crate::lease::{Replica, acquire, keep, register, sync, transfer_name};
+use crate::lease::{Replica, acquire, end_lease, keep, register, sync, transfer_name};
 use crate::ownership::{Ownership, RIVAL_MEMORY};
+use crate::rows::SHARD;
 use crate::session::Session;
 use crate::sql;
 use crate::transfer::PATIENT;
@@ -122,6 +123,24 @@ async fn replaced_owner_is_no_rival() {
         assert!(!ownership.has_rivals(), "{name}");
         set_lease(&url, "1 hour");
     }
+}
+
+/// A replica that waits was suspended between its look and what it does then: it has seen no renewal for as long.
+#[tokio::test]
+async fn lease_renewed_since_the_look_is_not_ended() {
+    let (url, target) = database();
+    let owner = replica("owner");
+    let session = open(&target, owner.id).await.unwrap();
+    acquire(&session, &owner, None, &on_wait(), None, &mut 0).await.unwrap();
+    let look = async || {
+        session.client.query_one(sql::OWNER, &[&SHARD]).await.unwrap().get::<_, Option<i64>>(5).unwrap()
+    };
+    let seen = look().await;
+    set_lease(&url, "1 day");
+    assert!(!end_lease(&session, owner.id, seen).await.unwrap(), "it was renewed");
+    assert!(end_lease(&session, owner.id, look().await).await.unwrap());
+    // The clock of the database agrees: it was not set back.
+    assert!(!end_lease(&session, owner.id, look().await).await.unwrap(), "it is over");
 }
 
 /// Waits until a replica has taken the shard over from an owner whose lease is over, and one of whose sessions holds its lock.
