@@ -224,7 +224,7 @@ pub(crate) async fn end_lease(session: &Session, owner: Uuid, expires: i64) -> R
 /// Whether a control plane of a newer version waits for the shard, too.
 async fn newer_waits(session: &Session, replica: &Replica) -> Result<bool, Fault> {
     let Ok(own) = Version::parse(&replica.version) else { return Ok(false) };
-    for row in session.client.query(sql::WAITING, &[&replica.id]).await? {
+    for row in session.client.query(sql::WAITING, &[&replica.id, &millis(LEASE)]).await? {
         if Version::parse(row.try_get(0)?).is_ok_and(|other| other > own) {
             return Ok(true);
         }
@@ -372,7 +372,7 @@ async fn clean(session: &Session) -> Result<(), Fault> {
 /// Reads the clock of the database, and whether others wait for the shard. Returns whether it is still owned.
 pub(crate) async fn sync(session: &Session, owner: Uuid, ownership: &Ownership) -> Result<bool, Fault> {
     let before = since_boot();
-    let row = session.client.query_one(sql::OWNS, &[&SHARD, &owner]).await?;
+    let row = session.client.query_one(sql::OWNS, &[&SHARD, &owner, &millis(LEASE)]).await?;
     ownership.clock.sync(row.try_get(0)?, before, since_boot());
     if row.try_get::<_, bool>(2)? {
         ownership.see_rival();

@@ -8,6 +8,18 @@ macro_rules! next_epoch {
     };
 }
 
+/// Whether a lease lasts, by the length of one in milliseconds. One that ends later is from before the clock was set back, and its
+/// replica has vanished, or renews it soon.
+macro_rules! lasts {
+    ($length:literal) => {
+        concat!(
+            "expires > clock_timestamp() AND expires <= clock_timestamp() + ",
+            $length,
+            " * interval '1 millisecond'"
+        )
+    };
+}
+
 pub(crate) const REGISTER: &str = "INSERT INTO replicas (id, name, version, address, expires)
     VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond')
     ON CONFLICT (id) DO UPDATE SET expires = excluded.expires";
@@ -27,8 +39,7 @@ pub(crate) const END_LEASE: &str = "UPDATE replicas SET expires = clock_timestam
 pub(crate) const ACQUIRE: &str =
     "SELECT new_epoch, owner_name, owner_address, left_ms FROM acquire($1, $2, $3)";
 /// Versions of other control planes that wait for a shard.
-pub(crate) const WAITING: &str =
-    "SELECT version FROM replicas WHERE id <> $1 AND expires > clock_timestamp()";
+pub(crate) const WAITING: &str = concat!("SELECT version FROM replicas WHERE id <> $1 AND ", lasts!("$2"));
 pub(crate) const RECLAIM: &str =
     concat!("UPDATE shards SET epoch = ", next_epoch!(), " WHERE id = $1 AND owner = $2 RETURNING epoch");
 /// Takes the shard from its owner.
@@ -36,9 +47,13 @@ pub(crate) const DEPOSE: &str =
     concat!("UPDATE shards SET epoch = ", next_epoch!(), ", owner = NULL WHERE id = $1");
 pub(crate) const RENEW: &str =
     "UPDATE replicas SET expires = clock_timestamp() + $2 * interval '1 millisecond' WHERE id = $1";
-pub(crate) const OWNS: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8,
+pub(crate) const OWNS: &str = concat!(
+    "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8,
     EXISTS (SELECT 1 FROM shards WHERE id = $1 AND owner = $2),
-    EXISTS (SELECT 1 FROM replicas WHERE id <> $2 AND expires > clock_timestamp())";
+    EXISTS (SELECT 1 FROM replicas WHERE id <> $2 AND ",
+    lasts!("$3"),
+    ")"
+);
 pub(crate) const FORGET_COMMITS: &str =
     "DELETE FROM commits WHERE shard = $1 AND revision < (SELECT revision FROM commits
     WHERE shard = $1 ORDER BY revision DESC LIMIT 1) - 10000";
@@ -47,9 +62,10 @@ pub(crate) const REACHED: &str = "SELECT reached FROM shards WHERE id = $1";
 pub(crate) const NOTE_REACHED: &str =
     "UPDATE shards SET reached = greatest(reached, $3) WHERE id = $1 AND owner = $2";
 pub(crate) const RELEASE: &str = "UPDATE shards SET owner = NULL WHERE id = $1 AND owner = $2";
-/// Replicas that have ended without a word.
-pub(crate) const FORGET_REPLICAS: &str =
-    "DELETE FROM replicas WHERE expires < clock_timestamp() - interval '1 hour'
+/// Replicas that have ended without a word. After a step back of the clock by less than an hour, those that are there have the time to
+/// renew their leases.
+pub(crate) const FORGET_REPLICAS: &str = "DELETE FROM replicas
+    WHERE expires NOT BETWEEN clock_timestamp() - interval '1 hour' AND clock_timestamp() + interval '1 hour'
     AND id NOT IN (SELECT owner FROM shards WHERE owner IS NOT NULL)";
 pub(crate) const UNREGISTER: &str = "DELETE FROM replicas WHERE id = $1";
 /// Sessions of an owner that may still hold locks: a process that was frozen in the middle of a commit or an import, or one that has

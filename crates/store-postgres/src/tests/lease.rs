@@ -125,6 +125,23 @@ async fn replaced_owner_is_no_rival() {
     }
 }
 
+/// The clock of the database was set back by a day after the last renewal of a replica of a newer version.
+#[tokio::test]
+async fn vanished_standby_from_the_future_is_no_rival() {
+    let (_, target) = database();
+    let owner = replica("owner");
+    let session = open(&target, owner.id).await.unwrap();
+    register(&session, &Replica { version: "0.2.0".to_owned(), ..replica("vanished") }).await.unwrap();
+    let later = "UPDATE replicas SET expires = expires + interval '1 day'";
+    session.client.batch_execute(later).await.unwrap();
+    let on_wait: OnWait = Arc::new(|owner| assert!(owner.is_some(), "the shard is left to it"));
+    acquire(&session, &owner, None, &on_wait, None, &mut 0).await.unwrap();
+    let ownership = Ownership::default();
+    sync(&session, owner.id, &ownership).await.unwrap();
+    assert!(!ownership.has_rivals());
+    assert_eq!(session.client.execute(sql::FORGET_REPLICAS, &[]).await.unwrap(), 1);
+}
+
 /// A replica that waits was suspended between its look and what it does then: it has seen no renewal for as long.
 #[tokio::test]
 async fn lease_renewed_since_the_look_is_not_ended() {
