@@ -108,6 +108,15 @@ enum Look {
     Held(Option<Owner>, i64),
 }
 
+/// What a control plane that waits for the shard has seen so far.
+struct Seen<'a> {
+    /// The last commit.
+    revision: &'a mut i64,
+    lease: SeenLease,
+    /// How often a free shard was left to a newer version.
+    yields: u32,
+}
+
 /// Takes the shard once its owner has released it or lost its lease. Returns the epoch. `patience` limits the wait, and a document of the
 /// owner that does not fit `admission` ends it; `seen` has the last commit that was seen meanwhile.
 pub(crate) async fn acquire(
@@ -123,8 +132,7 @@ pub(crate) async fn acquire(
     let mut renewed: Option<Instant> = None;
     let mut has_waited = false;
     let mut is_admitted = false;
-    let mut yields = MAX_YIELDS;
-    let mut lease = SeenLease::default();
+    let mut seen = Seen { revision: seen, lease: SeenLease::default(), yields: 0 };
     loop {
         // One that waits must not be taken for a lost one once it owns the shard.
         if renewed.is_none_or(|at| at.elapsed() >= RENEW_INTERVAL) {
@@ -134,7 +142,7 @@ pub(crate) async fn acquire(
             }
             renewed = Some(Instant::now());
         }
-        let (owner, left) = match bounded(look(session, replica, seen, &mut lease, &mut yields)).await {
+        let (owner, left) = match bounded(look(session, replica, &mut seen)).await {
             Ok(Look::Owned(epoch)) => {
                 // Passed on to the owner before, connections would now go around between it and this replica.
                 if has_waited {
@@ -177,15 +185,9 @@ pub(crate) async fn acquire(
 }
 
 /// Looks at the owner, without a lock that its commits would wait for, and takes the shard if it is free.
-async fn look(
-    session: &Session,
-    replica: &Replica,
-    seen: &mut i64,
-    lease: &mut SeenLease,
-    yields: &mut u32,
-) -> Result<Look, Fault> {
+async fn look(session: &Session, replica: &Replica, seen: &mut Seen<'_>) -> Result<Look, Fault> {
     let row = session.client.query_one(sql::OWNER, &[&SHARD]).await?;
-    *seen = row.try_get::<_, Option<i64>>(4)?.unwrap_or(0).max(*seen);
+    *seen.revision = row.try_get::<_, Option<i64>>(4)?.unwrap_or(0).max(*seen.revision);
     let owner: Option<Uuid> = row.try_get(0)?;
     // The answer by which this control plane became the owner was lost.
     if owner == Some(replica.id)
@@ -197,15 +199,15 @@ async fn look(
         let (Some(owner), Some(expires)) = (owner, row.try_get::<_, Option<i64>>(5)?) else {
             return Ok(held);
         };
-        if !lease.is_over((owner, expires), since_boot()) {
+        if !seen.lease.is_over((owner, expires), since_boot()) {
             return Ok(held);
         }
         if end_lease(session, owner, expires).await? {
             tracing::warn!(%owner, "ended a lease that its owner does not renew: the clock of the database was set back");
         }
     }
-    if *yields > 0 && newer_waits(session, replica).await? {
-        *yields -= 1;
+    if seen.yields < MAX_YIELDS && newer_waits(session, replica).await? {
+        seen.yields += 1;
         return Ok(Look::Held(None, 0));
     }
     let row = session.client.query_opt(sql::ACQUIRE, &[&SHARD, &replica.id, &migrate::latest()]).await?;
