@@ -16,6 +16,8 @@ const MAX_SPREAD: Duration = Duration::from_secs(300);
 struct Times {
     written: Option<Instant>,
     differs: Option<Instant>,
+    /// Whether the turn of the first status has come, and the status is not written yet.
+    has_turn: bool,
 }
 
 #[derive(Debug, Default)]
@@ -26,6 +28,10 @@ struct Tasks {
 }
 
 impl Tasks {
+    fn has_turn(&self, uid: &str) -> bool {
+        self.by_uid.get(uid).is_some_and(|times| times.has_turn)
+    }
+
     fn join_burst(&mut self, namespace: &str, uid: &str) {
         let burst = self.bursts.entry(namespace.to_owned()).or_default();
         let last = burst.len();
@@ -43,6 +49,9 @@ impl Tasks {
 
     /// Returns the place of a task, or the one that it would get.
     fn place(&self, namespace: &str, uid: &str) -> usize {
+        if self.has_turn(uid) {
+            return 0;
+        }
         let burst = self.bursts.get(namespace);
         burst.map_or(0, |burst| burst.get(uid).copied().unwrap_or(burst.len()))
     }
@@ -77,16 +86,22 @@ impl WaitWrites {
     }
 
     /// Remembers when the status of a waiting task is due, or that it waits no longer. One without a status, of which `is_first` holds,
-    /// keeps its place in the burst of its namespace until its turn has come, whether or not the write succeeds.
+    /// keeps its place in the burst of its namespace until its turn has come. If the write fails, its retry does not wait for another turn.
     pub(super) fn decided(&self, namespace: &str, uid: &str, is_first: bool, due: &WriteDue) {
         let mut tasks = self.tasks.lock();
         match due {
+            WriteDue::In(_) if is_first && tasks.has_turn(uid) => {}
             WriteDue::In(_) if is_first => tasks.join_burst(namespace, uid),
             WriteDue::In(_) => {
                 let times = tasks.by_uid.entry(uid.to_owned()).or_default();
                 times.differs.get_or_insert_with(Instant::now);
             }
-            WriteDue::Now => tasks.leave_burst(namespace, uid),
+            WriteDue::Now => {
+                tasks.leave_burst(namespace, uid);
+                if is_first {
+                    tasks.by_uid.entry(uid.to_owned()).or_default().has_turn = true;
+                }
+            }
             WriteDue::Refresh(_) | WriteDue::Never => {
                 tasks.leave_burst(namespace, uid);
                 if let Some(times) = tasks.by_uid.get_mut(uid) {
@@ -98,7 +113,7 @@ impl WaitWrites {
 
     /// Remembers that the wait of a task has been written.
     pub(super) fn written(&self, uid: &str) {
-        let times = Times { written: Some(Instant::now()), differs: None };
+        let times = Times { written: Some(Instant::now()), ..Times::default() };
         self.tasks.lock().by_uid.insert(uid.to_owned(), times);
     }
 
@@ -168,6 +183,21 @@ mod tests {
         assert_eq!(places(&waits, "team", &["next"]), [1]);
         waits.forget("team", "d");
         assert!(waits.tasks.lock().bursts.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_first_write_needs_no_second_turn() {
+        let waits = WaitWrites::new(Instant::now());
+        for uid in ["a", "b", "c"] {
+            waits.decided("team", uid, true, &LATER);
+        }
+        waits.decided("team", "a", true, &WriteDue::Now);
+        assert_eq!(places(&waits, "team", &["a", "next"]), [0, 2]);
+        // Many other writes are under way.
+        waits.decided("team", "a", true, &LATER);
+        assert_eq!(places(&waits, "team", &["a", "next"]), [0, 2], "it is in no burst");
+        waits.written("a");
+        assert_eq!(places(&waits, "team", &["a"]), [2]);
     }
 
     #[tokio::test(start_paused = true)]
