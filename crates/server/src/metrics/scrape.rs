@@ -124,7 +124,7 @@ impl Scraper {
             let agent = route.target.agent().cloned().or_else(|| self.demand.preferred(route));
             let agent = metrics.bounds.agent(&route.namespace, agent.as_ref());
             if let Some(ready) = heads.get(id) {
-                let age = now().since(*ready).as_secs_f64();
+                let age = self.store.now().since(*ready).as_secs_f64();
                 let known = oldest.entry(agent.clone()).or_default();
                 *known = known.max(age);
             }

@@ -116,6 +116,20 @@ async fn last_backup_is_dated() -> Result<()> {
 }
 
 #[tokio::test]
+async fn oldest_age_counts_by_the_stores_clock() -> Result<()> {
+    let setup = Setup { http: true, database_skew: -3600 * 1_000_000, ..Setup::new(Backend::Memory) };
+    let cluster = Cluster::start_with(setup).await?;
+    tasks::agent(cluster.client(), "echo", tasks::script([]), &[]).await?;
+    tasks::create(cluster.client(), tasks::task("echo")).await?;
+    expect_lines(&cluster, &[r#"rota_queue_tasks{namespace="default",agent="echo"} 1"#]).await?;
+    let page = fetch_page(&cluster, "*/*").await?.1;
+    let age = r#"rota_queue_oldest_age_seconds{namespace="default",agent="echo"} "#;
+    let age = page.lines().find_map(|line| line.strip_prefix(age)).context("no age")?;
+    assert!(age.parse::<f64>()? < 3600.0, "{age}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn every_event_is_counted() -> Result<()> {
     let setup = Setup { http: true, ..Setup::new(Backend::Sqlite) };
     let mut cluster = Cluster::start_with(setup).await?;
