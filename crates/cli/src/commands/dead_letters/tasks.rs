@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use pbjson_types::FieldMask;
 use rota_proto::labels::{CLUSTER, KIND, REPLAY_OF, REPLAYED};
 use rota_proto::v1::{
-    CreateTaskRequest, FailureClass, GetTaskRequest, ListTasksRequest, RetryTaskRequest, Task, TaskFilter,
-    TaskSpec, TaskState, UpdateTaskRequest,
+    CreateTaskRequest, GetTaskRequest, ListTasksRequest, RetryTaskRequest, Task, TaskFilter, TaskSpec,
+    TaskState, UpdateTaskRequest,
 };
 
 use super::{Found, PAGE_SIZE, Take, Which, key};
@@ -16,13 +16,15 @@ use crate::context::Context;
 use crate::exit::Failure;
 use crate::output::{Paint, Table, age, first_line, target, word};
 
-fn filter(which: &Which) -> TaskFilter {
+fn filter(which: &Which, replayed: bool) -> TaskFilter {
     let mut labels = pairs::map(&which.label);
     if let Some(kind) = &which.kind {
         labels.insert(KIND.to_owned(), kind.clone());
     }
     TaskFilter {
         states: vec![TaskState::Failed.into()],
+        dead_letters: !replayed,
+        failure_classes: which.class.iter().map(|class| (*class).into()).collect(),
         labels,
         agent: which.agent.clone().unwrap_or_default(),
         owner: which.owner.clone().unwrap_or_default(),
@@ -45,24 +47,16 @@ pub(super) async fn find(
     let request = ListTasksRequest {
         parent,
         page_size: PAGE_SIZE,
-        filter: Some(filter(which)),
+        filter: Some(filter(which, take.replayed())),
         ..ListTasksRequest::default()
     };
-    let fits = |task: &Task| {
-        task.step.is_none()
-            && (take.replayed() || !task.labels.contains_key(REPLAYED))
-            && (which.class.is_empty() || class_of(task).is_some_and(|class| which.class.contains(&class)))
-    };
+    let fits = |task: &Task| task.step.is_none();
     let is_copy = |task: &Task| !task.retry_of.is_empty() || task.labels.contains_key(REPLAY_OF);
     super::find(take, limit, fits, is_copy, async |page_token| {
         let page = context.client.list_tasks(ListTasksRequest { page_token, ..request.clone() }).await?;
         Ok((page.tasks, page.next_page_token))
     })
     .await
-}
-
-fn class_of(task: &Task) -> Option<FailureClass> {
-    Some(task.status.as_ref()?.failure.as_ref()?.class())
 }
 
 /// Fails if a task that was named is no dead letter, which filters leave out.
