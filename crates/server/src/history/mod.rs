@@ -2,6 +2,7 @@
 //! Prometheus. Read from the registry of the metrics, and kept as one document for each minute and hour: their names repeat, so that
 //! a new one replaces the one that is too old. Counts nothing itself.
 
+mod days;
 mod period;
 mod points;
 mod query;
@@ -21,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use self::days::Days;
 use self::period::Period;
 use self::points::Points;
 use self::query::{Query, Span};
@@ -92,6 +94,8 @@ struct Latest {
     counted: Counted,
     /// The minute and the hour that have not ended, last, and those before them that are not written yet.
     periods: Vec<(&'static Tier, Period)>,
+    /// Sums of days before them, for spending.
+    days: Days,
 }
 
 impl Latest {
@@ -183,6 +187,7 @@ impl History {
             }
         };
         let at = seconds(self.clock.now() - LATE);
+        latest.days.forget_open(at);
         for tier in [&MINUTES, &HOURS] {
             if latest.open(tier, at).is_none() {
                 let period = self.stored(tier, at).await?;
@@ -229,8 +234,28 @@ impl History {
         // The hour that begins with the end is none of them.
         let span = Span::new(&HOURS, (query.start, query.end - 1), now);
         let mut spending = Spending::default();
-        self.periods(&span, |period| spending.add(&query, &period)).await.map_err(status::store)?;
+        for part in span.days() {
+            let sum = self.day(&part, part.ended_day(now)).await.map_err(status::store)?;
+            spending.add(&query, &sum);
+        }
         Ok(spending.into_wire())
+    }
+
+    /// Returns the sum of a day, or of a part of one, which is kept if the whole day has ended.
+    async fn day(&self, part: &Span, ended: Option<i64>) -> Result<Arc<Period>, rota_store::Error> {
+        if let Some(start) = ended {
+            let known = self.latest.lock().await.days.get(start);
+            if let Some(known) = known {
+                return Ok(known);
+            }
+        }
+        let mut hours = Vec::new();
+        self.periods(part, |hour| hours.push(hour)).await?;
+        let sum = Arc::new(days::sum(part.first, hours));
+        if ended.is_some() {
+            self.latest.lock().await.days.keep(Arc::clone(&sum));
+        }
+        Ok(sum)
     }
 
     /// Passes on each period of a span: as it is in memory, which is newer than what the store has of it, or of the store.

@@ -5,6 +5,7 @@ use rota_core::{AgentName, Namespace};
 use tonic::Status;
 
 use super::row::Row;
+use super::spending::DAY;
 use super::{HOURS, MINUTES, Tier};
 use crate::wire::names;
 use crate::wire::status::invalid;
@@ -63,7 +64,7 @@ impl Query {
 pub(super) struct Span {
     pub(super) tier: &'static Tier,
     /// Begin of the first and of the last period.
-    first: i64,
+    pub(super) first: i64,
     last: i64,
 }
 
@@ -73,6 +74,20 @@ impl Span {
         let last = tier.start(end.min(now));
         let first = tier.start(start).max(last - (tier.slots - 1) * tier.length);
         Self { tier, first, last }
+    }
+
+    /// Returns the periods by day of UTC. A period is within one.
+    pub(super) fn days(&self) -> impl Iterator<Item = Self> + use<> {
+        let Self { tier, first, last } = *self;
+        let days = first.div_euclid(DAY)..=last.div_euclid(DAY);
+        let starts = days.map(|day| day * DAY);
+        starts.map(move |day| Self { tier, first: first.max(day), last: last.min(day + DAY - tier.length) })
+    }
+
+    /// Returns the begin of the day of which these are all periods, if it ended a period ago or earlier: they change no more.
+    pub(super) fn ended_day(&self, now: i64) -> Option<i64> {
+        let is_day = self.last - self.first == DAY - self.tier.length;
+        (is_day && now - self.first >= DAY + self.tier.length).then_some(self.first)
     }
 
     /// Returns the slots of the periods, first and last of each range, in which names are in order.
@@ -118,6 +133,19 @@ mod tests {
         // Never more than there are.
         let whole: i64 = slots(0, 5 * round).iter().map(|(first, last)| last - first + 1).sum();
         assert_eq!(whole, MINUTES.slots);
+    }
+
+    #[test]
+    fn spans_are_split_by_day() {
+        let span = Span::new(&HOURS, (DAY - 3600, 2 * DAY + 1), 3 * DAY);
+        let days: Vec<_> = span.days().map(|day| (day.first, day.last, day.ended_day(3 * DAY))).collect();
+        let hour = 3600;
+        let whole = (DAY, 2 * DAY - hour, Some(DAY));
+        assert_eq!(days, [(DAY - hour, DAY - hour, None), whole, (2 * DAY, 2 * DAY, None)]);
+        let day = span.days().nth(1).unwrap();
+        assert_eq!([2 * DAY, 2 * DAY + hour - 1].map(|now| day.ended_day(now)), [None; 2]);
+        assert_eq!(day.ended_day(2 * DAY + hour), Some(DAY));
+        assert_eq!(Span::new(&HOURS, (5 * DAY, 6 * DAY), DAY).days().count(), 0);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::wire::time;
 
 /// Agents and models with an entry of their own: those that cost most. Further ones share one.
 const MAX_ENTRIES: usize = 200;
-const DAY: i64 = 24 * 3600;
+pub(super) const DAY: i64 = 24 * 3600;
 /// Length of a time without a begin, in seconds.
 pub(super) const USUAL_LENGTH: i64 = 7 * DAY;
 
@@ -29,7 +29,7 @@ pub(super) struct Spending {
 }
 
 impl Spending {
-    /// Adds what the query asks for of an hour.
+    /// Adds what the query asks for of an hour, or of hours of one day.
     pub(super) fn add(&mut self, query: &Query, period: &Period) {
         for row in period.rows.iter().filter(|row| query.matches(row)) {
             let entry = entry(row);

@@ -216,6 +216,12 @@ async fn spending_by_day_agent_and_model() -> Result<()> {
     assert_eq!(entries(&day.days), [("2026-01-01", 800, 2)]);
     let until_ten = spending(&client, "", (midnight, TEN + 24 * HOUR)).await?;
     assert_eq!(until_ten.days, []);
+    // The day is known now, and changes while the clock is set back.
+    clock.send_replace(at(TEN + 2 * MINUTE));
+    spend(&client, &mut coder, "coder", "small", 40).await?;
+    until_spent(&client, (TEN, TEN + HOUR), (840, 3)).await?;
+    clock.send_replace(at(TEN + 24 * HOUR + MINUTE));
+    until_spent(&client, (midnight - 24 * HOUR, midnight), (840, 3)).await?;
     let one = spending(&client, "other", week).await?;
     assert_eq!(entries(&one.models), [("small", 300, 0)]);
     let error = spending(&client, "", (TEN, TEN)).await.unwrap_err().to_string();
