@@ -359,8 +359,15 @@ pub(crate) async fn keep(target: Target, replica: Replica, ownership: Arc<Owners
 }
 
 /// Renews the lease, and reads what [`sync`] reads. A lease that is over and was not taken is renewed like any other.
-async fn renew(session: &Session, replica: &Replica, ownership: &Ownership) -> Result<bool, Fault> {
-    session.client.execute(sql::RENEW, &[&replica.id, &millis(LEASE)]).await?;
+pub(crate) async fn renew(
+    session: &Session,
+    replica: &Replica,
+    ownership: &Ownership,
+) -> Result<bool, Fault> {
+    // After a step of the clock, another replica may have forgotten this one just before it became the owner.
+    if session.client.execute(sql::RENEW, &[&replica.id, &millis(LEASE)]).await? == 0 {
+        register(session, replica).await?;
+    }
     sync(session, replica.id, ownership).await
 }
 

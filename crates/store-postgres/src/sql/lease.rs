@@ -8,9 +8,9 @@ macro_rules! next_epoch {
     };
 }
 
-/// Whether a lease lasts, by the length of one in milliseconds. One that ends later is from before the clock was set back, and its
-/// replica has vanished, or renews it soon.
-macro_rules! lasts {
+/// Whether a lease is not over, nor from before the clock was set back: then it ends later than one of this length in milliseconds, and
+/// its replica has vanished, or renews it soon.
+macro_rules! is_current {
     ($length:literal) => {
         concat!(
             "expires > clock_timestamp() AND expires <= clock_timestamp() + ",
@@ -32,14 +32,15 @@ pub(crate) const OWNER: &str = "SELECT owner, name, address,
         (SELECT revision FROM commits WHERE shard = $1 ORDER BY revision DESC LIMIT 1),
         (extract(epoch FROM expires) * 1000000)::int8
     FROM shards LEFT JOIN replicas ON replicas.id = owner WHERE shards.id = $1";
-/// Ends a lease that lasts, unless it was renewed since it was read: who waits may have been suspended meanwhile.
+/// Ends a lease that is not over, unless it was renewed since it was read: who waits may have been suspended meanwhile.
 pub(crate) const END_LEASE: &str = "UPDATE replicas SET expires = clock_timestamp()
     WHERE id = $1 AND (extract(epoch FROM expires) * 1000000)::int8 = $2 AND expires > clock_timestamp()";
 /// Takes the shard, unless the schema has a newer version than `$3`: no row then.
 pub(crate) const ACQUIRE: &str =
     "SELECT new_epoch, owner_name, owner_address, left_ms FROM acquire($1, $2, $3)";
 /// Versions of other control planes that wait for a shard.
-pub(crate) const WAITING: &str = concat!("SELECT version FROM replicas WHERE id <> $1 AND ", lasts!("$2"));
+pub(crate) const WAITING: &str =
+    concat!("SELECT version FROM replicas WHERE id <> $1 AND ", is_current!("$2"));
 pub(crate) const RECLAIM: &str =
     concat!("UPDATE shards SET epoch = ", next_epoch!(), " WHERE id = $1 AND owner = $2 RETURNING epoch");
 /// Takes the shard from its owner.
@@ -51,7 +52,7 @@ pub(crate) const OWNS: &str = concat!(
     "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8,
     EXISTS (SELECT 1 FROM shards WHERE id = $1 AND owner = $2),
     EXISTS (SELECT 1 FROM replicas WHERE id <> $2 AND ",
-    lasts!("$3"),
+    is_current!("$3"),
     ")"
 );
 pub(crate) const FORGET_COMMITS: &str =

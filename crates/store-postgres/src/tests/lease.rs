@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::clock::since_boot;
 use crate::connection::open;
-use crate::lease::{Replica, acquire, end_lease, keep, register, sync, transfer_name};
+use crate::lease::{Replica, acquire, end_lease, keep, register, renew, sync, transfer_name};
 use crate::ownership::{Ownership, RIVAL_MEMORY};
 use crate::rows::SHARD;
 use crate::session::Session;
@@ -140,6 +140,19 @@ async fn vanished_standby_from_the_future_is_no_rival() {
     sync(&session, owner.id, &ownership).await.unwrap();
     assert!(!ownership.has_rivals());
     assert_eq!(session.client.execute(sql::FORGET_REPLICAS, &[]).await.unwrap(), 1);
+}
+
+/// Its row was removed after a step of the clock, while it waited for the shard.
+#[tokio::test]
+async fn owner_without_a_row_registers_again() {
+    let (_, target) = database();
+    let owner = replica("owner");
+    let session = open(&target, owner.id).await.unwrap();
+    acquire(&session, &owner, None, &on_wait(), None, &mut 0).await.unwrap();
+    session.client.execute(sql::UNREGISTER, &[&owner.id]).await.unwrap();
+    assert!(renew(&session, &owner, &Ownership::default()).await.unwrap());
+    let row = session.client.query_one(sql::OWNER, &[&SHARD]).await.unwrap();
+    assert_eq!(row.get::<_, Option<String>>(1).as_deref(), Some("owner"));
 }
 
 /// A replica that waits was suspended between its look and what it does then: it has seen no renewal for as long.
