@@ -157,10 +157,10 @@ impl From<&ReportedWorker> for WorkerView {
 
 /// Returns the age of the last worker that has shown whether it isolates and takes tasks, if it does not isolate.
 pub(super) fn last_try(workers: &[WorkerView]) -> Option<Duration> {
-    let shown =
-        workers.iter().filter(|worker| worker.not_isolated || worker.connected && !worker.unavailable);
-    let last = shown.filter_map(|worker| Some((worker.age?, worker.not_isolated))).min();
-    last.filter(|(_, not_isolated)| *not_isolated).map(|(age, _)| age)
+    let takes_tasks = |worker: &WorkerView| worker.connected && !worker.draining && !worker.unavailable;
+    let shown = workers.iter().filter(|worker| worker.not_isolated || takes_tasks(worker));
+    let (age, isolates) = shown.filter_map(|worker| Some((worker.age?, !worker.not_isolated))).min()?;
+    (!isolates).then_some(age)
 }
 
 fn count(number: i32) -> u32 {

@@ -224,7 +224,7 @@ fn workers_beyond_need_are_replaced_for_isolation() {
 }
 
 #[test]
-fn full_pools_make_room_beside_a_younger_worker_that_isolates() {
+fn full_pool_makes_room_despite_a_younger_isolating_worker() {
     let confined = WorkerView { not_isolated: false, ..loaded("c", 60, 1) };
     let full = |c| Pool { spare: 2, ceiling: 3, ..isolated(1, vec![rested("a", 900), rested("b", 800), c]) };
     assert_eq!(drain(&full(confined.clone())), ["b"]);

@@ -141,11 +141,13 @@ impl AgentState {
         let known = known.map(|(_, age, at)| age + (now - at));
         let shared = || pods.iter().filter(|pod| pod.task.is_none() && pod.hash == hash);
         let open = shared().filter(|pod| pod.worker.as_ref().is_some_and(is_not_isolated));
+        let takes_tasks =
+            |worker: &v1::WorkerDemand| worker.connected && !worker.draining && !worker.unavailable;
         let isolating = shared()
-            .filter(|pod| pod.worker.as_ref().is_some_and(|worker| worker.isolated && !worker.unavailable));
+            .filter(|pod| pod.worker.as_ref().is_some_and(|worker| worker.isolated && takes_tasks(worker)));
         let isolates = isolating.map(|pod| pod.age).min();
         let youngest = open.map(|pod| pod.age).chain(known).min();
-        let youngest = youngest.filter(|age| isolates.is_none_or(|isolates| isolates > *age));
+        let youngest = youngest.filter(|age| isolates.is_none_or(|isolates| isolates >= *age));
         self.last_try = youngest.map(|age| (hash.to_owned(), age, now));
         youngest
     }
