@@ -406,4 +406,41 @@ test("a failed task that someone else has settled is not left selected to be ret
   await page.context().close();
 });
 
+test("a selected task that someone else settles before Retry is run again on purpose only", async () => {
+  const owner = "noticed-too-late";
+  const spec = { owner, retry: { maxAttempts: 1 } };
+  const name = await scripted(owner, [{ fail: { message: "no luck" } }], spec);
+  await until(name, "TASK_STATE_FAILED");
+  const page = await signedIn();
+  await page.goto(`${base}/tasks?owner=${owner}`);
+  const select = page.getByLabel(`Select ${owner}`);
+  const isSettled = page.getByRole("region", { name: "Tasks" }).getByText("settled", { exact: true });
+  const dialog = page.getByRole("dialog", { name: "Retry" });
+  const retry = async () => {
+    await button(page, "Retry").click();
+    await button(dialog, "Retry").click();
+  };
+  await select.check();
+  // A call that has failed leaves it selected as it was.
+  const creation = /:retry$/;
+  await page.route(creation, (route) => route.abort());
+  await retry();
+  await page.getByRole("alert").filter({ hasText: "cannot be reached" }).waitFor();
+  await page.unroute(creation);
+  await api("PATCH", `${name}?updateMask=labels`, { labels: { "rota.dev/replayed": "never" } });
+  await isSettled.waitFor();
+  await retry();
+  await page.getByRole("alert").filter({ hasText: "the task was dismissed meanwhile" }).waitFor();
+  await page.getByText("1 selected.").waitFor({ state: "detached" });
+  assert.equal((await ownedBy(owner)).length, 1);
+  await select.check();
+  await button(page, "Retry").click();
+  await dialog.getByText("Retry 1 task? Settled already: 1.").waitFor();
+  await button(dialog, "Retry").click();
+  await page.getByText("1 selected.").waitFor({ state: "detached" });
+  await eventually(async () => (await ownedBy(owner)).length === 2, "it is not run again");
+  assert.equal((await api("GET", name)).labels["rota.dev/replayed"], "never");
+  await page.context().close();
+});
+
 nothingFailed();

@@ -97,6 +97,32 @@ test("a failed task is changed and run again", async () => {
   await page.context().close();
 });
 
+test("a retry whose question is open sees that another person has settled the task", async () => {
+  const steps = [{ fail: { message: "no luck" } }];
+  const name = await scripted("settled under a question", steps, { retry: { maxAttempts: 1 } });
+  await until(name, "TASK_STATE_FAILED");
+  const copy = await scripted("run by another person", [{ succeed: "done" }]);
+  const id = copy.split("/").at(-1);
+  const page = await signedIn();
+  await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
+  const button = (within) => within.getByRole("button", { name: "Retry", exact: true });
+  const dialog = page.getByRole("dialog", { name: "Retry" });
+  await button(page).click();
+  await dialog.getByText("Create this task again?", { exact: true }).waitFor();
+  await api("PATCH", `${name}?updateMask=labels`, { labels: { "rota.dev/replayed": id } });
+  await button(dialog).click();
+  const refusal = `the task was run again as ${id} meanwhile: no second task was created`;
+  await page.getByRole("alert").filter({ hasText: refusal }).waitFor();
+  await page.getByText("Run again as").getByRole("link", { name: id }).waitFor();
+  // Who has seen that may run it once more.
+  await button(page).click();
+  await dialog.getByText(`It was already run again as ${id}. Create this task again?`).waitFor();
+  await button(dialog).click();
+  await page.waitForURL(({ pathname }) => pathname !== `/tasks/default/${name.split("/").at(-1)}`);
+  assert.equal((await api("GET", name)).labels["rota.dev/replayed"], id);
+  await page.context().close();
+});
+
 test("a waiting task shows why, and another cause without a reload", async () => {
   const name = await scripted("impatient", [], { target: { agent: "later" } });
   const page = await signedIn();

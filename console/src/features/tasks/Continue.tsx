@@ -6,11 +6,12 @@ import type { Task } from "../../api/types";
 import { Problem } from "../../components/Problem";
 import { continuationOf } from "./continuation";
 import { type Comment, messageOf } from "./patch";
-import { replace } from "./settle";
+import { useReplace } from "./useReplace";
 
 /** The next message of the conversation of a task that has ended, with the comments on its changes: a new task continues it. */
 export function Continue({ task, comments }: { task: Task; comments: Comment[] }) {
   const navigate = useNavigate();
+  const { replace } = useReplace(task);
   const [text, setText] = useState("");
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<unknown>();
@@ -28,7 +29,7 @@ export function Continue({ task, comments }: { task: Task; comments: Comment[] }
       const { namespace } = placeOf(task.name);
       const { value } = key.current;
       const headers = { "Idempotency-Key": value };
-      const made = await replace(task, value, () =>
+      const made = await replace(value, () =>
         post<Task>(`namespaces/${namespace}/tasks`, continuationOf(task, message), headers),
       );
       await navigate({ to: "/tasks/$namespace/$id", params: placeOf(made.name) });

@@ -8,7 +8,7 @@ import { CheckedBar, CheckedYaml } from "../workflows/CheckedYaml";
 import { readAs, write } from "../workflows/manifest";
 import { useDraft } from "../workflows/useDraft";
 import { editable, replayOf } from "./replay";
-import { replace } from "./settle";
+import { useReplace } from "./useReplace";
 
 /**
  * The specification of a task that has failed, to be changed and run again. It begins with the draft that this tab has of it. With
@@ -57,8 +57,7 @@ function Specification({
   discard: () => void;
 }) {
   const navigate = useNavigate();
-  // As it was when the person began: another one may run it again meanwhile.
-  const [seen] = useState(task);
+  const { replace } = useReplace(task);
   const { namespace } = placeOf(task.name);
   const draft = useDraft<TaskSpec>(begin, task.name ?? "", {
     kind: "Task",
@@ -70,7 +69,7 @@ function Specification({
     },
     run: async (spec, key) => {
       const headers = { "Idempotency-Key": key };
-      const made = await replace(seen, key, () =>
+      const made = await replace(key, () =>
         post<Task>(`namespaces/${namespace}/tasks`, replayOf(task, spec), headers),
       );
       keep(undefined);

@@ -1,8 +1,10 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { newer } from "../../api/changes";
 import { get, post } from "../../api/client";
-import { dollars, id, query, word } from "../../api/format";
+import { dollars, id, placeOf, query, word } from "../../api/format";
+import { visibleLine } from "../../api/plain";
 import type { Explanation, Task, WatchTaskResponse } from "../../api/types";
 import { useStream } from "../../api/useStream";
 import { useMayAct } from "../../components/Acting";
@@ -23,11 +25,13 @@ import { Artifacts } from "./Artifacts";
 import { EditRetry } from "./EditRetry";
 import { Log } from "./Log";
 import { Lines } from "./lines";
-import { replace } from "./settle";
+import { settledBy } from "./replay";
+import { fateOf, isSettled, NONE } from "./settle";
 import { TimelineTable } from "./TimelineTable";
 import { Timeline } from "./timeline";
 import { titleOf } from "./title";
 import { useLogStart } from "./useLogStart";
+import { useReplace } from "./useReplace";
 
 const ENDED = /SUCCEEDED|FAILED|CANCELLED/;
 /** What a task waits for is in no stream: another cause, such as workers that are busy in place of none, is no entry of its log. */
@@ -57,11 +61,13 @@ function OneTask({ name }: { name: string }) {
   const [unused, onUnused, forget] = useUnused();
   const position = useRef<string>(undefined);
   const frame = useRef(0);
-  // Messages of the stream lack what does not change, such as the prompt.
+  // Messages of the stream lack what does not change, such as the prompt. It ends with the task, which may be settled later.
   const task = useMemo(
-    () => (live && first.data ? { ...live, spec: first.data.spec ?? {} } : (first.data ?? live)),
+    () =>
+      live && first.data ? { ...newer(first.data, live), spec: first.data.spec ?? {} } : (first.data ?? live),
     [live, first.data],
   );
+  const { see, replace } = useReplace(task ?? {});
   const state = task?.status?.state ?? "";
   const ended = ENDED.test(state);
   // Of the first answer: a later one, with more entries, must not begin again.
@@ -107,11 +113,8 @@ function OneTask({ name }: { name: string }) {
   });
   const act = (call: Promise<unknown>) => attempt(call.then(() => first.refetch()));
   const retry = async (idempotencyKey: string) => {
-    const next = await replace(task ?? {}, idempotencyKey, () =>
-      post<Task>(`${name}:retry`, { idempotencyKey }),
-    );
-    const [, namespace = "", , id = ""] = next.name?.split("/") ?? [];
-    await navigate({ to: "/tasks/$namespace/$id", params: { namespace, id } });
+    const next = await replace(idempotencyKey, () => post<Task>(`${name}:retry`, { idempotencyKey }));
+    await navigate({ to: "/tasks/$namespace/$id", params: placeOf(next.name) });
   };
   if (!task) {
     return <Unread title="Task" error={first.error} />;
@@ -136,9 +139,15 @@ function OneTask({ name }: { name: string }) {
           />
         )}
         {ended && (
-          <Confirm label="Retry" question="Create this task again?" onConfirm={(key) => act(retry(key))} />
+          <Confirm
+            label="Retry"
+            question={`${isSettled(task) ? `It was already ${fateOf(task)}. ` : ""}Create this task again?`}
+            onOpen={see}
+            onConfirm={(key) => act(retry(key))}
+          />
         )}
       </div>
+      <Fate task={task} />
       <Problem error={problem} />
       <UnusedReplies replies={unused} onClose={forget} />
       {waits && <Problem error={explained.error} />}
@@ -239,6 +248,27 @@ function OneTask({ name }: { name: string }) {
         </>
       )}
     </>
+  );
+}
+
+/** What has become of a settled task. */
+function Fate({ task }: { task: Task }) {
+  const by = settledBy(task.labels);
+  if (by === undefined) {
+    return null;
+  }
+  if (by === NONE.uid) {
+    return <p>Dismissed.</p>;
+  }
+  const { namespace } = placeOf(task.name);
+  return (
+    <p>
+      Run again as{" "}
+      <Link to="/tasks/$namespace/$id" params={{ namespace, id: by }}>
+        {visibleLine(by)}
+      </Link>
+      .
+    </p>
   );
 }
 

@@ -27,7 +27,7 @@ import { isEnded } from "./ended";
 import { searchOf } from "./filters";
 import { MoreFilters } from "./MoreFilters";
 import { readPage } from "./page";
-import { repeatable, replace } from "./settle";
+import { fateOf, isSettled, repeatable, replace } from "./settle";
 import { titleOf } from "./title";
 import { useDeletedTasks } from "./useDeletedTasks";
 import { useNewTasks } from "./useNewTasks";
@@ -48,8 +48,8 @@ const NORMAL = 5;
 interface Action {
   name: string;
   fits: (task: Task) => boolean;
-  /** Gets a key by which a repeated call is recognized, and the fields. */
-  act: (task: Task, key: string, fields: FormData) => Promise<unknown>;
+  /** Gets a key by which a repeated call is recognized, the fields, and the task as it was selected. */
+  act: (task: Task, key: string, fields: FormData, selected: Task) => Promise<unknown>;
   fields?: ReactNode;
 }
 
@@ -84,8 +84,8 @@ const ACTIONS: Action[] = [
   {
     name: "Retry",
     fits: isEnded,
-    act: (task, idempotencyKey) =>
-      replace(task, idempotencyKey, () => post<Task>(`${task.name}:retry`, { idempotencyKey })),
+    act: ({ name }, idempotencyKey, _fields, selected) =>
+      replace(selected, idempotencyKey, () => post<Task>(`${name}:retry`, { idempotencyKey })),
   },
 ];
 
@@ -193,12 +193,14 @@ export function TasksPage() {
   const act = async (act: Action["act"], on: Task[], key: string, fields: FormData) => {
     setProblem(undefined);
     const seen = new Map(asked.current.map((task) => [task.name, task]));
-    const failed = await forEach(on, (task) =>
-      act(seen.get(task.name) ?? task, `${key}-${id(task.name)}`, fields),
-    );
+    const failed = await forEach(on, (task) => {
+      const { name = "" } = task;
+      return act(seen.get(name) ?? task, `${key}-${id(name)}`, fields, selected.get(name) ?? task);
+    });
     if (shownList.current === list) {
-      // Those that are left can be tried again.
-      setSelected(new Map(repeatable(failed).map((one) => [one.name ?? "", one])));
+      // Those that are left can be tried again, as they were when they were selected.
+      const left = new Set(repeatable(failed).map(({ name }) => name));
+      setSelected((before) => new Map([...before].filter(([name]) => left.has(name))));
     }
     reload();
     if (failed.length > 0) {
@@ -216,12 +218,13 @@ export function TasksPage() {
         {!search.text && <ChangeAll key={list} namespace={namespace} search={search} normal={NORMAL} />}
         {ACTIONS.map(({ name, fits, act: one, fields }) => {
           const on = chosen.filter(fits);
+          const again = on.filter(({ name = "" }) => isSettled(selected.get(name) ?? {})).length;
           return (
             <Confirm
               key={name}
               label={name}
               disabled={on.length === 0}
-              question={`${name}${fields ? " of" : ""} ${counted(on.length, "task")}?`}
+              question={`${name}${fields ? " of" : ""} ${counted(on.length, "task")}?${again > 0 ? ` Settled already: ${again}.` : ""}`}
               onOpen={() => {
                 asked.current = on;
               }}
@@ -376,7 +379,12 @@ const TaskRow = memo(function TaskRow({
         </td>
       </Acting>
       <td>
-        <State value={task.status?.state} prefix="TASK_STATE_" />
+        <State value={task.status?.state} prefix="TASK_STATE_" />{" "}
+        {isSettled(task) && (
+          <span className="quiet" title={fateOf(task)}>
+            settled
+          </span>
+        )}
       </td>
       <td className="name">
         <Link to="/tasks/$namespace/$id" params={placeOf(task.name)}>

@@ -1,7 +1,7 @@
 import { afterEach, expect, test, vi } from "vitest";
 import { ApiError, Code } from "../../api/client";
 import type { Task } from "../../api/types";
-import { NONE, repeatable, replace, settle } from "./settle";
+import { fateOf, NONE, repeatable, replace, SettledError, settle } from "./settle";
 
 const LABEL = "rota.dev/replayed";
 const failed: Task = {
@@ -82,7 +82,50 @@ test("a failed task that is run again is settled, and others are left as they ar
   await replace(failed, "key", async () => ({ uid: "copy" }));
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
   const ended = { ...failed, status: { state: "TASK_STATE_CANCELLED" as const } };
+  const left = serve(ended);
   expect(await replace(ended, "key", async () => ({ uid: "other" }))).toEqual({ uid: "other" });
+  expect(left.labels).toEqual({ team: "shop" });
+});
+
+test("a task that a person has seen settled is run again on purpose", async () => {
+  const record = serve(settledByOther("copy"));
+  const create = vi.fn(async () => ({ uid: "second" }));
+  // It was dismissed when it was seen, or had not even failed.
+  const running = { ...failed, status: { state: "TASK_STATE_RUNNING" as const } };
+  for (const seen of [settledByOther("never"), running]) {
+    await expect(replace(seen, "key", create)).rejects.toThrow("was run again as copy meanwhile");
+  }
+  expect(create).not.toHaveBeenCalled();
+  expect(await replace(settledByOther("copy"), "key", create)).toEqual({ uid: "second" });
+  expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
+});
+
+test("a refusal has the task as it is now", async () => {
+  serve(settledByOther("never"));
+  const refusal = await replace(failed, "key", vi.fn()).catch((why: unknown) => why);
+  if (!(refusal instanceof SettledError)) {
+    throw refusal;
+  }
+  expect(fateOf(refusal.task)).toBe("dismissed");
+  const create = vi.fn(async () => ({ uid: "second" }));
+  expect(await replace(refusal.task, "key", create)).toEqual({ uid: "second" });
+});
+
+test("a copy that was created as well is opened by a repetition", async () => {
+  const record = serve(failed);
+  const create = vi.fn(async () => {
+    // Another person is faster.
+    record.labels = { ...record.labels, [LABEL]: "copy" };
+    record.etag = "2";
+    return { uid: "second" };
+  });
+  const refusal = await replace(failed, "both", create).catch((why: unknown) => why);
+  if (!(refusal instanceof SettledError)) {
+    throw refusal;
+  }
+  expect(refusal.message).toContain("second was created as well");
+  expect(await replace(refusal.task, "both", create)).toEqual({ uid: "second" });
+  expect(create).toHaveBeenCalledTimes(1);
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
 });
 

@@ -12,24 +12,26 @@ export const NONE: Task = { uid: "never" };
 const unconfirmed = new Map<string, Task>();
 
 /**
- * Creates a task that takes the place of another one, which is no dead letter any more. Creates none if another person has settled
- * that one since it was read. `key` is the idempotency key of the creation: repeated with it, the call goes on with the task that it
- * has created.
+ * Creates a task that takes the place of an ended one, which is no dead letter any more. Creates none if that one was settled since a
+ * person has seen it: what was settled before is run again on purpose. `key` is the idempotency key of the creation: repeated with it,
+ * the call goes on with the task that it has created.
  */
-export async function replace(task: Task, key: string, create: () => Promise<Task>): Promise<Task> {
+export async function replace(seen: Task, key: string, create: () => Promise<Task>): Promise<Task> {
   let made = unconfirmed.get(key);
   if (!made) {
-    if (!isDeadLetter(task)) {
-      return create();
-    }
-    const by = settledBy((await get<Task>(task.name ?? "")).labels);
-    if (by !== undefined) {
-      throw settledMeanwhile(by, "no second task was created");
+    const now = await get<Task>(seen.name ?? "");
+    if (isSettled(now) && settledBy(now.labels) !== settledBy(seen.labels)) {
+      throw new SettledError(now, "no second task was created");
     }
     made = await create();
+    if (!isDeadLetter(now)) {
+      return made;
+    }
     unconfirmed.set(key, made);
   }
-  await settle(task, made);
+  if (!isSettled(seen)) {
+    await settle(seen, made);
+  }
   unconfirmed.delete(key);
   return made;
 }
@@ -39,13 +41,15 @@ export async function settle(task: Task, made: Task): Promise<void> {
   await changeOfLatest<Task>(
     task,
     () => get<Task>(task.name ?? ""),
-    async ({ name, labels }, headers) => {
+    async (latest, headers) => {
+      const { name, labels } = latest;
       const by = settledBy(labels);
       if (by === undefined) {
         const labelled = { name, labels: replayedBy(labels, made) };
         await patch(`${name}${query({ updateMask: "labels" })}`, labelled, headers);
       } else if (by !== made.uid) {
-        throw settledMeanwhile(by, made === NONE ? "that is kept" : `${made.uid} was created as well`);
+        const result = made === NONE ? "that is kept" : `${made.uid} was created as well`;
+        throw new SettledError(latest, result);
       }
     },
   );
@@ -56,10 +60,23 @@ export function repeatable(failed: readonly { one: Task; why: unknown }[]): Task
   return failed.filter(({ why }) => !(why instanceof SettledError)).map(({ one }) => one);
 }
 
-/** Refusal of what another person has settled. */
-class SettledError extends ApiError {}
+/** Whether a task was run again or dismissed. */
+export function isSettled({ labels }: Task): boolean {
+  return settledBy(labels) !== undefined;
+}
 
-function settledMeanwhile(by: string, result: string): SettledError {
-  const fate = by === NONE.uid ? "dismissed" : `run again as ${visibleLine(by)}`;
-  return new SettledError(Code.FAILED_PRECONDITION, `the task was ${fate} meanwhile: ${result}`);
+/** Returns what has become of a settled task, in words. */
+export function fateOf({ labels }: Task): string {
+  const by = settledBy(labels);
+  return by === NONE.uid ? "dismissed" : `run again as ${visibleLine(by)}`;
+}
+
+/** Refusal of what was settled since a person has seen it. `task` is what a person who reads it knows then. */
+export class SettledError extends ApiError {
+  constructor(
+    readonly task: Task,
+    result: string,
+  ) {
+    super(Code.FAILED_PRECONDITION, `the task was ${fateOf(task)} meanwhile: ${result}`);
+  }
 }
