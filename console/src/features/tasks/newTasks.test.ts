@@ -29,14 +29,38 @@ test("a task that comes to match below the first page is counted", async () => {
   expect(tokens).toEqual(["", "a", "b"]);
 });
 
+test("a newer task with an earlier time does not end the count", async () => {
+  const listed = [page([9, 8], "a"), page([7, 6], "b")];
+  const first = reader(page([1, 2], "c"), page([9, 8], "a"), page([7, 6], "b"));
+  expect(await newTasksOf(listed, first.read)).toEqual({ fresh: [task(1), task(2)], isPart: false });
+  // The last row has left.
+  const second = reader(page([1, 9], "c"), page([8, 7], "d"), page([5, 4], "e"), page([5, 4, 3], "f"));
+  expect(await newTasksOf(listed, second.read)).toEqual({ fresh: [task(1)], isPart: false });
+  expect(second.tokens).toEqual(["", "c", "d", "b"]);
+});
+
+test("where nothing is behind the last row, and that has left, all others are new", async () => {
+  const { read, tokens } = reader(page([9, 8], "a"), page([1, 7]));
+  expect(await newTasksOf([page([9, 8], "a"), page([7, 6], "b")], read)).toEqual({
+    fresh: [task(1)],
+    isPart: false,
+  });
+  expect(tokens).toEqual(["", "a", "b"]);
+});
+
+test("where the end of a list is not found, what is older than its last row is not counted", async () => {
+  const { read } = reader(page([9, 8], "a"), page([5, 4], "b"), { nextPageToken: "c" });
+  expect(await newTasksOf([page([9, 6], "z")], read)).toEqual({ fresh: [task(8)], isPart: true });
+});
+
 test("reading ends at the last row, or below where it has left", async () => {
   const listed = [page([9, 8], "a"), page([5, 4], "b")];
   const first = reader(page([9, 8, 7], "a"), page([5, 4, 3], "b"));
   expect(await newTasksOf(listed, first.read)).toEqual({ fresh: [task(7)], isPart: false });
   expect(first.tokens).toEqual(["", "a"]);
-  const second = reader(page([9, 8, 7], "a"), page([5, 3], "b"));
+  const second = reader(page([9, 8, 7], "a"), page([5, 3], "c"), page([2, 1]), page([3, 2]));
   expect(await newTasksOf(listed, second.read)).toEqual({ fresh: [task(7)], isPart: false });
-  expect(second.tokens).toEqual(["", "a"]);
+  expect(second.tokens).toEqual(["", "a", "c", "b"]);
 });
 
 test("a whole list is counted to the end of the server's", async () => {
@@ -56,7 +80,8 @@ test("of more pages than a list has, and of very many, a part is counted", async
     Array.from({ length: 20 }, () => page([1], "z")),
     long.read,
   );
-  expect([fresh.length, isPart, long.tokens.length]).toEqual([10, true, 10]);
+  // One of them is that behind the last row.
+  expect([fresh.length, isPart, long.tokens.length]).toEqual([10, true, 11]);
 });
 
 test("of an empty list that was searched in part only, nothing is older", async () => {

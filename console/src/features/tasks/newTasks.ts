@@ -2,12 +2,13 @@ import type { Task } from "../../api/types";
 import { isWithin } from "../../components/unseen";
 import type { Page } from "./page";
 
-/** Pages that are read at most. */
+/** Pages that are read at most, down to the last row of a list. */
 const MAX_PAGES = 10;
 
 /**
  * Returns the tasks that a list, newest first, lacks of those that the server has down to its last row, and whether there may be more.
- * `read` reads a page from a token on: as many as the list has, and one more for what is new.
+ * The place in the list decides, and not the time: the clock of the server may have been set back between any two tasks. `read` reads a
+ * page from a token on: as many as the list has, one more for what is new, and one behind the last row where that has left.
  */
 export async function newTasksOf(
   pages: readonly Page[],
@@ -15,21 +16,32 @@ export async function newTasksOf(
 ): Promise<{ fresh: Task[]; isPart: boolean }> {
   const listed = pages.flatMap(({ tasks = [] }) => tasks);
   const known = new Set(listed.map(({ name }) => name));
-  const hasMore = Boolean(pages.at(-1)?.nextPageToken);
+  const next = pages.at(-1)?.nextPageToken ?? "";
   // Below it are those of further pages, if there are any.
-  const last = hasMore ? listed.at(-1) : undefined;
-  const fresh: Task[] = [];
+  const last = next === "" ? undefined : listed.at(-1);
+  const found: Task[] = [];
   let token = "";
+  let end = -1;
   for (let count = 0; count <= pages.length && count < MAX_PAGES; count += 1) {
     const { tasks = [], nextPageToken = "" } = await read(token);
-    const end = last ? tasks.findIndex(({ name }) => name === last.name) : -1;
-    const above = end < 0 ? tasks : tasks.slice(0, end);
-    fresh.push(...above.filter((task) => !known.has(task.name) && isWithin(task, listed, hasMore)));
-    const oldest = tasks.at(-1);
-    if (end >= 0 || nextPageToken === "" || (oldest && !isWithin(oldest, listed, hasMore))) {
-      return { fresh, isPart: false };
-    }
+    found.push(...tasks);
     token = nextPageToken;
+    end = last ? found.findIndex(({ name }) => name === last.name) : -1;
+    if (end >= 0 || token === "") {
+      break;
+    }
   }
-  return { fresh, isPart: true };
+  let isWhole = token === "";
+  if (last && end < 0) {
+    const { tasks = [], nextPageToken = "" } = await read(next);
+    const behind = new Set(tasks.map(({ name }) => name));
+    end = found.findIndex(({ name }) => behind.has(name));
+    isWhole &&= nextPageToken === "";
+  }
+  if (end < 0 && isWhole) {
+    end = found.length;
+  }
+  // Where the end is not found, the time is what remains to judge by.
+  const above = end < 0 ? found.filter((task) => isWithin(task, listed, next !== "")) : found.slice(0, end);
+  return { fresh: above.filter(({ name }) => !known.has(name)), isPart: end < 0 };
 }

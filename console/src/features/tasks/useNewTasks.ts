@@ -54,9 +54,10 @@ export function useNewTasks(
     if (search.text || search.view === "board") {
       return;
     }
+    const isCreated = events?.some((event) => event.state?.reason === "created") ?? false;
     if (isFiltered(search)) {
-      counting.current.mayHaveNew ||= isWithin(task, tasks, hasMore);
-    } else if (events?.some((event) => event.state?.reason === "created")) {
+      counting.current.mayHaveNew ||= isCreated || isWithin(task, tasks, hasMore);
+    } else if (isCreated) {
       set(task.name, true);
     }
   };
