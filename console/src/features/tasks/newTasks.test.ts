@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Task } from "../../api/types";
-import { newTasksOf } from "./newTasks";
+import { countInterval, newTasksOf } from "./newTasks";
 import type { Page } from "./page";
 
 const task = (second: number): Task => ({
@@ -51,6 +51,10 @@ test("where nothing is behind the last row, and that has left, all others are ne
 test("where the end of a list is not found, what is older than its last row is not counted", async () => {
   const { read } = reader(page([9, 8], "a"), page([5, 4], "b"), { nextPageToken: "c" });
   expect(await newTasksOf([page([9, 6], "z")], read)).toEqual({ fresh: [task(8)], isPart: true });
+});
+
+test("a list of more pages is counted less often", () => {
+  expect([0, 1, 5].map(countInterval)).toEqual([10_000, 10_000, 50_000]);
 });
 
 test("reading ends at the last row, or below where it has left", async () => {

@@ -5,6 +5,9 @@ import type { Page } from "./page";
 /** Pages that are read at most, down to the last row of a list. */
 const MAX_PAGES = 10;
 
+/** Returns the time between two counts, in milliseconds: each one reads the pages that a list has. */
+export const countInterval = (pages: number) => 10_000 * Math.max(1, pages);
+
 /**
  * Returns the tasks that a list, newest first, lacks of those that the server has down to its last row, and whether there may be more.
  * The place in the list decides, and not the time: the clock of the server may have been set back between any two tasks. `read` reads a

@@ -3,11 +3,8 @@ import type { Task, WatchTasksResponse } from "../../api/types";
 import { useReadEvery } from "../../api/useReadEvery";
 import { isWithin, useUnseen } from "../../components/unseen";
 import { isFiltered, type TaskSearch } from "./filters";
-import { newTasksOf } from "./newTasks";
+import { countInterval, newTasksOf } from "./newTasks";
 import { type Page, readPage } from "./page";
-
-/** Time between two counts of new tasks with a filter, in milliseconds. */
-const COUNT_INTERVAL = 10_000;
 
 /**
  * Counts the tasks that match a search and that its list lacks, which wait for a click: with a filter also older ones, such as a task
@@ -28,7 +25,7 @@ export function useNewTasks(
     reset();
   }
   // The server alone evaluates filters.
-  useReadEvery(COUNT_INTERVAL, () => {
+  useReadEvery(countInterval(pages.length), () => {
     const own = counting.current;
     if (!own.mayHaveNew || own.isBusy) {
       return;
