@@ -11,16 +11,18 @@ use clap::Args;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use rota_client::Client;
+use rota_proto::names::namespace;
+use rota_proto::v1::SearchTasksRequest;
 use rota_telemetry::{OnExit, spawn};
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::batches;
 use crate::control_plane::{ControlPlane, Usage};
 use crate::dispatch::idle_dispatch;
 use crate::metrics::Metric;
-use crate::plane::{AGENT, Workers, put_agent};
+use crate::plane::{AGENT, NAMESPACE, Workers, put_agent};
 use crate::report::Latency;
 use crate::runtime::{AttemptLog, Gated};
 use crate::scenario::{Common, RoundContext, Scenario};
@@ -36,6 +38,9 @@ const TIMED_TASKS: usize = 150;
 /// Turns: the deep queue is measured between and after the short one.
 const TURNS: [usize; 4] = [0, 1, 1, 0];
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// The search index has its own pace.
+const INDEX_TIMEOUT: Duration = Duration::from_mins(30);
+const INDEX_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Measure dispatch from a deep queue, compared with a short one
 #[derive(Debug, Clone, Args, Serialize)]
@@ -47,7 +52,8 @@ Examples:
 
 The queue is filled in batches of 1000 tasks, then the control plane is restarted. `hand-over` is the time from the end of an \
 attempt to the start of the next one from the queue, on one slot. `dispatch` is the time from the creation of a task of another \
-agent, with a free worker, to the start of its attempt. Both queues are measured in turns. With --store, both databases are empty \
+agent, with a free worker, to the start of its attempt. Both queues are measured in turns, first while the search index takes in the \
+tasks, then once it has them. With --store, both databases are empty \
 before, and `restart` is a takeover of a database that was given back.")]
 pub(crate) struct Queue {
     /// Number of queued tasks in the deep queue
@@ -89,10 +95,27 @@ struct Depth {
     store_bytes: u64,
     /// Time from the start of the process with a filled store to the open listener.
     open_seconds: f64,
+    /// Time until the search index had all tasks.
+    index_seconds: f64,
+    /// While the search index of the deep queue takes in the tasks.
+    #[serde(flatten)]
+    indexing: Latencies,
+    /// Once it has them.
+    indexed: Latencies,
+}
+
+#[derive(Debug, Serialize)]
+struct Latencies {
     /// From the end of an attempt to the start of the next one from the queue.
     hand_over: Latency,
     /// From the creation of a task of another agent to the start of its attempt.
     dispatch: Latency,
+}
+
+impl Latencies {
+    fn new() -> Self {
+        Self { hand_over: Latency::new(), dispatch: Latency::new() }
+    }
 }
 
 impl Scenario for Queue {
@@ -107,6 +130,11 @@ impl Scenario for Queue {
         Metric::new("dispatch p99", "ms", "/deep/dispatch/p99_ms"),
         Metric::new("dispatch p50, short queue", "ms", "/baseline/dispatch/p50_ms"),
         Metric::new("dispatch p99, short queue", "ms", "/baseline/dispatch/p99_ms"),
+        Metric::new("hand-over p50, indexed", "ms", "/deep/indexed/hand_over/p50_ms"),
+        Metric::new("hand-over p50, short queue, indexed", "ms", "/baseline/indexed/hand_over/p50_ms"),
+        Metric::new("dispatch p50, indexed", "ms", "/deep/indexed/dispatch/p50_ms"),
+        Metric::new("dispatch p50, short queue, indexed", "ms", "/baseline/indexed/dispatch/p50_ms"),
+        Metric::new("search index complete after", "s", "/deep/index_seconds"),
         Metric::new("creations in batches", "tasks/s", "/deep/created_per_second"),
         Metric::new("memory, filled", "MB", "/deep/filled/resident_bytes").scaled(1e-6),
         Metric::new("memory, restarted", "MB", "/deep/restarted/resident_bytes").scaled(1e-6),
@@ -130,15 +158,18 @@ impl Scenario for Queue {
         {
             sides.push(Side::fill(round, round.subfolder(name)?, store.clone(), tasks).await?);
         }
-        for (turn, side) in TURNS.into_iter().enumerate() {
-            let side = &mut sides[side];
-            round.progress(&format!(
-                "turn {} of {}: {} queued tasks",
-                turn + 1,
-                TURNS.len(),
-                side.values.tasks
-            ));
-            side.measure().await?;
+        for is_indexed in [false, true] {
+            if is_indexed {
+                for side in &mut sides {
+                    side.until_indexed(round).await?;
+                }
+            }
+            for (turn, side) in TURNS.into_iter().enumerate() {
+                let (turn, turns, side) = (turn + 1, TURNS.len(), &mut sides[side]);
+                let index = if is_indexed { ", indexed" } else { "" };
+                round.progress(&format!("turn {turn} of {turns}: {} queued tasks{index}", side.values.tasks));
+                side.measure(is_indexed).await?;
+            }
         }
         let mut depths = Vec::new();
         for side in sides {
@@ -198,21 +229,49 @@ impl Side {
             restarted: None,
             store_bytes: size("rota.sqlite") + size("rota.sqlite-wal"),
             open_seconds: opened.as_secs_f64(),
-            hand_over: Latency::new(),
-            dispatch: Latency::new(),
+            index_seconds: 0.0,
+            indexing: Latencies::new(),
+            indexed: Latencies::new(),
         };
         Ok(Self { plane, queue, free, starts, permits, values })
     }
 
-    async fn measure(&mut self) -> Result<()> {
+    /// Waits until the search index has what the store has now.
+    async fn until_indexed(&mut self, round: &RoundContext<'_>) -> Result<()> {
+        let client = Client::new(self.plane.client_options())?;
+        let begun = Instant::now();
+        let mut target = None;
+        let indexed = async {
+            loop {
+                let request = SearchTasksRequest {
+                    parent: namespace(NAMESPACE),
+                    text: "indexed".to_owned(),
+                    ..Default::default()
+                };
+                let found = client.search_tasks(request).await?;
+                let target = *target.get_or_insert(found.revision);
+                if found.indexed_revision >= target {
+                    return anyhow::Ok(());
+                }
+                round.progress(&format!("search index: {} of {target} revisions", found.indexed_revision));
+                sleep(INDEX_INTERVAL).await;
+            }
+        };
+        timeout(INDEX_TIMEOUT, indexed).await.context("the search index was not complete in time")??;
+        self.values.index_seconds = begun.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    async fn measure(&mut self, is_indexed: bool) -> Result<()> {
+        let values = if is_indexed { &mut self.values.indexed } else { &mut self.values.indexing };
         for _ in 0..TIMED_TASKS {
             let released = Instant::now();
             self.permits.add_permits(1);
             let next = timeout(START_TIMEOUT, self.starts.recv()).await;
             let next = next.context("no queued task was started in time")?.context("the worker has ended")?;
-            self.values.hand_over.record(next.duration_since(released));
+            values.hand_over.record(next.duration_since(released));
         }
-        idle_dispatch(&self.free, FREE_AGENT, TIMED_TASKS, &mut self.values.dispatch).await
+        idle_dispatch(&self.free, FREE_AGENT, TIMED_TASKS, &mut values.dispatch).await
     }
 
     async fn end(mut self) -> Result<Depth> {
