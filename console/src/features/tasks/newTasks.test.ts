@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { Task } from "../../api/types";
-import { countInterval, newTasksOf } from "./newTasks";
+import { intervalsPerCount, newTasksOf } from "./newTasks";
 import type { Page } from "./page";
 
 const task = (second: number): Task => ({
@@ -53,8 +53,8 @@ test("where the end of a list is not found, what is older than its last row is n
   expect(await newTasksOf([page([9, 6], "z")], read)).toEqual({ fresh: [task(8)], isPart: true });
 });
 
-test("a list of more pages is counted less often", () => {
-  expect([0, 1, 5].map(countInterval)).toEqual([10_000, 10_000, 50_000]);
+test("a list of more pages is counted less often, down to those that are read", () => {
+  expect([0, 1, 5, 50].map(intervalsPerCount)).toEqual([1, 1, 5, 10]);
 });
 
 test("reading ends at the last row, or below where it has left", async () => {

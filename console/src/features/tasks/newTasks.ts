@@ -5,8 +5,8 @@ import type { Page } from "./page";
 /** Pages that are read at most, down to the last row of a list. */
 const MAX_PAGES = 10;
 
-/** Returns the time between two counts, in milliseconds: each one reads the pages that a list has. */
-export const countInterval = (pages: number) => 10_000 * Math.max(1, pages);
+/** Returns the intervals between two counts: as many as the pages of a list that each one reads. */
+export const intervalsPerCount = (pages: number) => Math.min(Math.max(1, pages), MAX_PAGES);
 
 /**
  * Returns the tasks that a list, newest first, lacks of those that the server has down to its last row, and whether there may be more.

@@ -3,8 +3,11 @@ import type { Task, WatchTasksResponse } from "../../api/types";
 import { useReadEvery } from "../../api/useReadEvery";
 import { isWithin, useUnseen } from "../../components/unseen";
 import { isFiltered, type TaskSearch } from "./filters";
-import { countInterval, newTasksOf } from "./newTasks";
+import { intervalsPerCount, newTasksOf } from "./newTasks";
 import { type Page, readPage } from "./page";
+
+/** Time between two counts of a list of one page, in milliseconds. */
+const COUNT_INTERVAL = 10_000;
 
 /**
  * Counts the tasks that match a search and that its list lacks, which wait for a click: with a filter also older ones, such as a task
@@ -19,17 +22,20 @@ export function useNewTasks(
 ) {
   const hasMore = Boolean(pages.at(-1)?.nextPageToken);
   const { count, set, reset } = useUnseen(tasks);
-  const counting = useRef({ list, mayHaveNew: false, isBusy: false });
+  const counting = useRef({ list, mayHaveNew: false, isBusy: false, intervals: 0 });
   if (counting.current.list !== list) {
-    counting.current = { list, mayHaveNew: false, isBusy: false };
+    counting.current = { list, mayHaveNew: false, isBusy: false, intervals: 0 };
     reset();
   }
   // The server alone evaluates filters.
-  useReadEvery(countInterval(pages.length), () => {
+  useReadEvery(COUNT_INTERVAL, () => {
     const own = counting.current;
-    if (!own.mayHaveNew || own.isBusy) {
+    // Those since the last count: a tab that is out of view between them loses a part of one.
+    own.intervals += 1;
+    if (!own.mayHaveNew || own.isBusy || own.intervals < intervalsPerCount(pages.length)) {
       return;
     }
+    own.intervals = 0;
     own.mayHaveNew = false;
     own.isBusy = true;
     const show = ({ fresh, isPart }: Awaited<ReturnType<typeof newTasksOf>>) => {
