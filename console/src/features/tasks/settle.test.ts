@@ -100,6 +100,13 @@ test("a task that a person has seen settled is run again on purpose", async () =
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
 });
 
+test("a task restored before its retry is settled", async () => {
+  // The person has seen it dismissed.
+  const record = serve(failed);
+  await replace(settledByOther("never"), "restored", async () => ({ uid: "copy" }));
+  expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
+});
+
 test("a refusal has the task as it is now", async () => {
   serve(settledByOther("never"));
   const refusal = await replace(failed, "key", vi.fn()).catch((why: unknown) => why);

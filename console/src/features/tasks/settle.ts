@@ -17,6 +17,7 @@ const unconfirmed = new Map<string, Task>();
  * the call goes on with the task that it has created.
  */
 export async function replace(seen: Task, key: string, create: () => Promise<Task>): Promise<Task> {
+  let known = seen;
   let made = unconfirmed.get(key);
   if (!made) {
     const now = await get<Task>(seen.name ?? "");
@@ -28,9 +29,11 @@ export async function replace(seen: Task, key: string, create: () => Promise<Tas
       return made;
     }
     unconfirmed.set(key, made);
+    known = now;
   }
-  if (!isSettled(seen)) {
-    await settle(seen, made);
+  // Only a repetition may know it as settled: a refusal of the first call has shown it.
+  if (!isSettled(known)) {
+    await settle(known, made);
   }
   unconfirmed.delete(key);
   return made;
