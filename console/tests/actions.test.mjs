@@ -443,4 +443,41 @@ test("a selected task that someone else settles before Retry is run again on pur
   await page.context().close();
 });
 
+test("a retried task of a batch that failed in part is run again on purpose", async () => {
+  const owner = "failed-in-part";
+  const names = [];
+  for (const number of ["one", "two"]) {
+    const spec = { owner, retry: { maxAttempts: 1 } };
+    names.push(await scripted(`${owner} ${number}`, [{ fail: { message: "no luck" } }], spec));
+  }
+  for (const name of names) {
+    await until(name, "TASK_STATE_FAILED");
+  }
+  const page = await signedIn();
+  await page.goto(`${base}/tasks?owner=${owner}`);
+  const rows = page.getByRole("region", { name: "Tasks" }).locator("tbody tr");
+  // Copies have the same title.
+  const [one, two] = names.map((name) => rows.filter({ has: page.locator(`a[href$="/${idOf(name)}"]`) }));
+  const dialog = page.getByRole("dialog", { name: "Retry" });
+  await one.getByRole("checkbox").check();
+  await two.getByRole("checkbox").check();
+  const creation = new RegExp(`${idOf(names[1])}:retry$`);
+  await page.route(creation, (route) => route.abort());
+  await button(page, "Retry").click();
+  await button(dialog, "Retry").click();
+  await page.getByRole("alert").filter({ hasText: "1 of 2 failed" }).waitFor();
+  await page.getByText("1 selected.").waitFor();
+  await page.unroute(creation);
+  await one.getByText("settled", { exact: true }).waitFor();
+  await two.getByRole("checkbox").uncheck();
+  await one.getByRole("checkbox").check();
+  await button(page, "Retry").click();
+  await dialog.getByText("Retry 1 task? Settled already: 1.").waitFor();
+  await button(dialog, "Retry").click();
+  await page.getByText("1 selected.").waitFor({ state: "detached" });
+  const isCopy = ({ name, spec }) => spec.title === `${owner} one` && !names.includes(name);
+  await eventually(async () => (await ownedBy(owner)).filter(isCopy).length === 2, "it is not run again");
+  await page.context().close();
+});
+
 nothingFailed();

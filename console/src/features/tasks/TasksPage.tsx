@@ -2,11 +2,11 @@ import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
 import { memo, type ReactNode, useCallback, useMemo, useRef, useState } from "react";
 import { withChange } from "../../api/changes";
-import { get, patch, post } from "../../api/client";
+import { get, newKey, patch, post } from "../../api/client";
 import { changeAsSeen, ifMatch } from "../../api/conflict";
 import { forEach } from "../../api/each";
 import { TASKS, useFeed } from "../../api/feed";
-import { counted, dollars, id, isIn, placeOf } from "../../api/format";
+import { counted, dollars, isIn, placeOf } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
@@ -27,7 +27,7 @@ import { isEnded } from "./ended";
 import { searchOf } from "./filters";
 import { MoreFilters } from "./MoreFilters";
 import { readPage } from "./page";
-import { fateOf, isSettled, repeatable, replace } from "./settle";
+import { fateOf, isSettled, isUncertain, repeatable, replace } from "./settle";
 import { titleOf } from "./title";
 import { useDeletedTasks } from "./useDeletedTasks";
 import { useNewTasks } from "./useNewTasks";
@@ -190,12 +190,25 @@ export function TasksPage() {
   // As they were when the question was asked: what changes meanwhile, the person has not seen.
   const asked = useRef<Task[]>([]);
   const chosen = [...selected.values()].map((task) => listed.get(task.name) ?? task);
-  const act = async (act: Action["act"], on: Task[], key: string, fields: FormData) => {
+  // Of each task, until the outcome of its action is known: those of a batch may end differently.
+  const keys = useRef(new Map<string, string>());
+  const act = async (action: Action, on: Task[], fields: FormData) => {
     setProblem(undefined);
     const seen = new Map(asked.current.map((task) => [task.name, task]));
-    const failed = await forEach(on, (task) => {
+    const failed = await forEach(on, async (task) => {
       const { name = "" } = task;
-      return act(seen.get(name) ?? task, `${key}-${id(name)}`, fields, selected.get(name) ?? task);
+      const call = `${action.name} ${name}`;
+      const key = keys.current.get(call) ?? newKey();
+      keys.current.set(call, key);
+      try {
+        await action.act(seen.get(name) ?? task, key, fields, selected.get(name) ?? task);
+        keys.current.delete(call);
+      } catch (why) {
+        if (!isUncertain(why)) {
+          keys.current.delete(call);
+        }
+        throw why;
+      }
     });
     if (shownList.current === list) {
       // Those that are left can be tried again, as they were when they were selected.
@@ -216,7 +229,8 @@ export function TasksPage() {
     <>
       <div className="bar">
         {!search.text && <ChangeAll key={list} namespace={namespace} search={search} normal={NORMAL} />}
-        {ACTIONS.map(({ name, fits, act: one, fields }) => {
+        {ACTIONS.map((action) => {
+          const { name, fits, fields } = action;
           const on = chosen.filter(fits);
           const again = on.filter(({ name = "" }) => isSettled(selected.get(name) ?? {})).length;
           return (
@@ -228,7 +242,7 @@ export function TasksPage() {
               onOpen={() => {
                 asked.current = on;
               }}
-              onConfirm={(key, given) => act(one, on, key, given)}
+              onConfirm={(_key, given) => act(action, on, given)}
             >
               {fields}
             </Confirm>

@@ -52,7 +52,7 @@ export async function settle(task: Task, made: Task): Promise<void> {
         await patch(`${name}${query({ updateMask: "labels" })}`, labelled, headers);
       } else if (by !== made.uid) {
         const result = made === NONE ? "that is kept" : `${made.uid} was created as well`;
-        throw new SettledError(latest, result);
+        throw new SettledError(latest, result, made);
       }
     },
   );
@@ -61,6 +61,11 @@ export async function settle(task: Task, made: Task): Promise<void> {
 /** Returns the tasks whose action has failed and may be repeated: those that another person has settled would run a second time. */
 export function repeatable(failed: readonly { one: Task; why: unknown }[]): Task[] {
   return failed.filter(({ why }) => !(why instanceof SettledError)).map(({ one }) => one);
+}
+
+/** Whether the action of a failed call may have been done, although no answer has shown it: a repetition has the same key. */
+export function isUncertain(why: unknown): boolean {
+  return !(why instanceof SettledError) || why.made === NONE;
 }
 
 /** Whether a task was run again or dismissed. */
@@ -74,11 +79,15 @@ export function fateOf({ labels }: Task): string {
   return by === NONE.uid ? "dismissed" : `run again as ${visibleLine(by)}`;
 }
 
-/** Refusal of what was settled since a person has seen it. `task` is what a person who reads it knows then. */
+/**
+ * Refusal of what was settled since a person has seen it. `task` is what a person who reads it knows then, `made` the copy that was
+ * created as well.
+ */
 export class SettledError extends ApiError {
   constructor(
     readonly task: Task,
     result: string,
+    readonly made = NONE,
   ) {
     super(Code.FAILED_PRECONDITION, `the task was ${fateOf(task)} meanwhile: ${result}`);
   }
