@@ -279,6 +279,20 @@ test("work that did not pass its checks waits for a person", async () => {
     await hasWaiting(page, 0);
     assert.equal((await api("GET", third.name)).labels["rota.dev/replayed"], "never");
   }
+  // One that is settled when its message is begun is continued once more.
+  const settled = await failing("continued twice", { class: "checks" });
+  await page.getByRole("link", { name: "continued twice" }).click();
+  const message = page.getByRole("region", { name: "Continue" });
+  await message.waitFor();
+  await api("PATCH", `${settled}?updateMask=labels`, { labels: { "rota.dev/replayed": "never" } });
+  await page.evaluate(() => dispatchEvent(new Event("visibilitychange")));
+  await page.getByText("Dismissed.", { exact: true }).waitFor();
+  await message.getByLabel("Next message").fill("Add them after all");
+  await button(message, "Continue").click();
+  await page.waitForURL(({ pathname }) => !pathname.endsWith(settled.split("/").at(-1)));
+  await inbox();
+  await button(page.getByRole("article", { name: "Add them after all" }), "Dismiss").click();
+  await isNothing.waitFor();
   // One that is run again as it is waits no more, either: its copy does.
   const last = await failing("run again", { class: "checks" });
   await page.getByRole("link", { name: "run again" }).click();

@@ -116,10 +116,20 @@ test("a retry whose question is open sees that another person has settled the ta
   await page.getByText("Run again as").getByRole("link", { name: id }).waitFor();
   // Who has seen that may run it once more.
   await button(page).click();
-  await dialog.getByText(`It was already run again as ${id}. Create this task again?`).waitFor();
+  const asked = dialog.getByText(`It was already run again as ${id}. Create this task again?`);
+  await asked.waitFor();
+  // The question stays as it was asked, also where the page is read again.
+  await api("PATCH", `${name}?updateMask=labels`, { labels: { "rota.dev/replayed": "never" } });
+  await page.evaluate(() => dispatchEvent(new Event("visibilitychange")));
+  await page.getByText("Dismissed.", { exact: true }).waitFor();
+  assert.ok(await asked.isVisible());
+  await button(dialog).click();
+  await page.getByRole("alert").filter({ hasText: "the task was dismissed meanwhile" }).waitFor();
+  await button(page).click();
+  await dialog.getByText("It was already dismissed. Create this task again?").waitFor();
   await button(dialog).click();
   await page.waitForURL(({ pathname }) => pathname !== `/tasks/default/${name.split("/").at(-1)}`);
-  assert.equal((await api("GET", name)).labels["rota.dev/replayed"], id);
+  assert.equal((await api("GET", name)).labels["rota.dev/replayed"], "never");
   await page.context().close();
 });
 

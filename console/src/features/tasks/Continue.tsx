@@ -11,7 +11,7 @@ import { useReplace } from "./useReplace";
 /** The next message of the conversation of a task that has ended, with the comments on its changes: a new task continues it. */
 export function Continue({ task, comments }: { task: Task; comments: Comment[] }) {
   const navigate = useNavigate();
-  const { replace } = useReplace(task);
+  const { see, replace } = useReplace(task);
   const [text, setText] = useState("");
   const [busy, setBusy] = useState(false);
   const [problem, setProblem] = useState<unknown>();
@@ -60,7 +60,13 @@ export function Continue({ task, comments }: { task: Task; comments: Comment[] }
           Next message
           <textarea
             value={text}
-            onChange={(event) => setText(event.target.value)}
+            onChange={(event) => {
+              // The page may have opened with an older state of the task.
+              if (message === "") {
+                see();
+              }
+              setText(event.target.value);
+            }}
             maxLength={64 * 1024}
             disabled={busy}
           />

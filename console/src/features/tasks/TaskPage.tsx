@@ -67,7 +67,7 @@ function OneTask({ name }: { name: string }) {
       live && first.data ? { ...newer(first.data, live), spec: first.data.spec ?? {} } : (first.data ?? live),
     [live, first.data],
   );
-  const { see, replace } = useReplace(task ?? {});
+  const { seen, see, replace } = useReplace(task ?? {});
   const state = task?.status?.state ?? "";
   const ended = ENDED.test(state);
   // Of the first answer: a later one, with more entries, must not begin again.
@@ -141,7 +141,7 @@ function OneTask({ name }: { name: string }) {
         {ended && (
           <Confirm
             label="Retry"
-            question={`${isSettled(task) ? `It was already ${fateOf(task)}. ` : ""}Create this task again?`}
+            question={`${isSettled(seen) ? `It was already ${fateOf(seen)}. ` : ""}Create this task again?`}
             onOpen={see}
             onConfirm={(key) => act(retry(key))}
           />

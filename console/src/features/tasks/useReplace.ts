@@ -1,22 +1,21 @@
 import { useQueryClient } from "@tanstack/react-query";
-import { useRef } from "react";
+import { useState } from "react";
 import type { Task } from "../../api/types";
 import { replace, SettledError } from "./settle";
 
 /** Replaces a task as the person has seen it: when its form was opened, when `see` was called, or in the refusal of a call. */
 export function useReplace(task: Task) {
   const cache = useQueryClient();
-  const seen = useRef(task);
+  const [seen, setSeen] = useState(task);
   return {
-    see: () => {
-      seen.current = task;
-    },
+    seen,
+    see: () => setSeen(task),
     replace: async (key: string, create: () => Promise<Task>) => {
       try {
-        return await replace(seen.current, key, create);
+        return await replace(seen, key, create);
       } catch (error) {
         if (error instanceof SettledError) {
-          seen.current = error.task;
+          setSeen(error.task);
         }
         // No stream has what becomes of a task that has ended.
         void cache.invalidateQueries({ queryKey: ["task"] });
