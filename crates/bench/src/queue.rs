@@ -100,7 +100,7 @@ struct Depth {
     /// While the search index of the deep queue takes in the tasks.
     #[serde(flatten)]
     indexing: Latencies,
-    /// Once it has them.
+    /// Once the index has them.
     indexed: Latencies,
 }
 

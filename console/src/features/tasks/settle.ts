@@ -14,7 +14,7 @@ const unconfirmed = new Map<string, Task>();
 /**
  * Creates a task that takes the place of an ended one, which is no dead letter any more. Creates none if that one was settled since a
  * person has seen it: what was settled before is run again on purpose. `key` is the idempotency key of the creation: repeated with it,
- * the call goes on with the task that it has created.
+ * the call continues with the task that it has created.
  */
 export async function replace(seen: Task, key: string, create: () => Promise<Task>): Promise<Task> {
   let known = seen;

@@ -68,7 +68,7 @@ const SIDECAR_GRACE_SECONDS: u32 = 30;
 /// Grace period of pods whose workers are not connected and run nothing.
 const ABANDON_GRACE_SECONDS: u32 = 30;
 
-/// Reconciler of `Agent` resources.
+/// Reconciler of `Agent` resources, with a state of each.
 pub(crate) struct Agents {
     context: Context,
     demand: Arc<DemandCache>,
@@ -158,8 +158,8 @@ impl Reconciler<Agent> for Agents {
     }
 
     fn listed(&self) {
-        for gone in self.states.remove_missing(&self.stores) {
-            self.forget(&gone.namespace, &gone.name);
+        for known in self.states.remove_missing(&self.stores) {
+            self.forget(&known.namespace, &known.name);
         }
         // One that this operator has never reconciled has no state.
         self.notify_deleted();
@@ -167,7 +167,7 @@ impl Reconciler<Agent> for Agents {
 }
 
 impl Agents {
-    /// Forgets what is kept beside the state of an agent that exists no longer.
+    /// Forgets what is kept, besides the state, of an agent that exists no longer.
     fn forget(&self, namespace: &str, name: &str) {
         // Without its state, no creation is known of pods that the watch has not delivered, and they would be ended.
         self.pods.iter().for_each(|pods| pods.forget_of(namespace, name));

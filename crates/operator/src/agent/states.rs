@@ -1,4 +1,4 @@
-//! The agents of which a state is kept. Keyed by UID: an agent that is created again begins anew.
+//! The agents of which a state is kept. Keyed by UID: an agent that is created again has none.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -45,10 +45,10 @@ impl States {
         let mut states = self.0.lock();
         let agents = stores.iter().flat_map(Store::state);
         let uids: HashSet<_> = agents.filter_map(|agent| agent.uid()).collect();
-        let mut gone: Vec<_> =
+        let mut removed: Vec<_> =
             states.extract_if(|uid, _| !uids.contains(uid)).map(|(_, known)| known).collect();
         let names: HashSet<_> = states.values().map(|known| (&known.namespace, &known.name)).collect();
-        gone.retain(|known| !names.contains(&(&known.namespace, &known.name)));
-        gone
+        removed.retain(|known| !names.contains(&(&known.namespace, &known.name)));
+        removed
     }
 }

@@ -10,7 +10,7 @@ use super::*;
 use crate::cluster::AGENT;
 use crate::context::tests::{api_server, context};
 
-/// Returns the agent `team/coder`.
+/// Returns the agent `team/coder` with a UID.
 fn agent(uid: &str) -> Guarded<Agent> {
     serde_json::from_value(json!({
         "apiVersion": "rota.dev/v1alpha1",
@@ -22,7 +22,7 @@ fn agent(uid: &str) -> Guarded<Agent> {
 }
 
 #[tokio::test]
-async fn agents_deleted_during_a_relist_begin_anew() {
+async fn agents_deleted_during_a_relist_are_forgotten() {
     for then in [vec![], vec![agent("new")]] {
         let (store, mut writer) = reflector::store();
         let (pods, _pods) = WorkerPods::new(None);
