@@ -110,7 +110,7 @@ enum Look {
 
 /// What a control plane that waits for the shard has seen so far.
 struct Seen<'a> {
-    /// The last commit.
+    /// Revision of the last commit.
     revision: &'a mut i64,
     lease: SeenLease,
     /// How often a free shard was left to a newer version.

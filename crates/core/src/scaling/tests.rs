@@ -198,9 +198,9 @@ fn tries_for_isolation_are_paced_by_age() {
     assert_eq!(start(&isolated(9, vec![rested("a", 900), starting("b")])), 0, "it may isolate");
     assert_eq!(start(&isolated(1, vec![rested("a", 900), rested("b", 5)])), 0);
     let foreign = |name| WorkerView { age: None, idle_for: None, ..open(name, 0) };
-    let beside = isolated(1, vec![foreign("a"), foreign("b")]);
-    assert_eq!(start(&beside), 1, "the pool did not start them");
-    assert_eq!(start(&Pool { last_try: Some(Duration::from_secs(900)), ..beside }), 1, "nor can it end them");
+    let pool = isolated(1, vec![foreign("a"), foreign("b")]);
+    assert_eq!(start(&pool), 1, "the pool did not start them");
+    assert_eq!(start(&Pool { last_try: Some(Duration::from_secs(900)), ..pool }), 1, "nor can it end them");
 }
 
 #[test]
