@@ -95,7 +95,7 @@ struct Depth {
     store_bytes: u64,
     /// Time from the start of the process with a filled store to the open listener.
     open_seconds: f64,
-    /// Time until the search index had all tasks.
+    /// Time from the end of the first turns until the search index had all tasks, at most 5 s too long.
     index_seconds: f64,
     /// While the search index of the deep queue takes in the tasks.
     #[serde(flatten)]
