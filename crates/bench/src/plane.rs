@@ -236,7 +236,7 @@ pub(crate) fn task_of(agent: &str) -> v1::CreateTaskRequest {
     let spec = v1::TaskSpec { target: Some(target), prompt: "nothing".to_owned(), ..Default::default() };
     v1::CreateTaskRequest {
         parent: names::namespace(NAMESPACE),
-        task: Some(v1::Task { spec: Some(spec), ..Default::default() }),
+        task: Some(v1::Task { spec: Some(Box::new(spec)), ..Default::default() }),
         ..Default::default()
     }
 }

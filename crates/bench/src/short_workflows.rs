@@ -37,7 +37,7 @@ pub(crate) fn request(graph: &[Vec<usize>]) -> v1::CreateWorkflowRequest {
     let step = |(index, needs): (usize, &Vec<usize>)| v1::WorkflowStep {
         name: name(index),
         needs: needs.iter().map(|need| v1::StepNeed { step: name(*need), ..Default::default() }).collect(),
-        kind: Some(v1::workflow_step::Kind::Task(Box::new(spec.clone()))),
+        kind: Some(v1::workflow_step::Kind::Task(spec.clone())),
         ..Default::default()
     };
     let spec = v1::WorkflowSpec { steps: graph.iter().enumerate().map(step).collect(), ..Default::default() };

@@ -38,7 +38,7 @@ impl Client {
     /// empty kind presets nothing. Waits as long as the task takes: dropping the future leaves the task running.
     pub async fn execute(&self, prompt: &str, kind: &str) -> Result<Execution, Error> {
         let spec = v1::TaskSpec { prompt: prompt.to_owned(), kind: kind.to_owned(), ..Default::default() };
-        let task = v1::Task { spec: Some(spec), ..Default::default() };
+        let task = v1::Task { spec: Some(Box::new(spec)), ..Default::default() };
         self.execute_task(&names::namespace(NAMESPACE), task).await
     }
 

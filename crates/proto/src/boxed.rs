@@ -17,7 +17,9 @@ pub(crate) const FIELDS: &[&str] = &[
     ".rota.v1.OnConflict.kind.task",
     // Templates are what schedules name as a rule.
     ".rota.v1.ScheduledWorkflow.spec",
-    // Rare, and tasks are moved around a lot.
+    // Large or rare, and tasks are moved around a lot.
+    ".rota.v1.Task.spec",
+    ".rota.v1.Task.status",
     ".rota.v1.Task.step",
     ".rota.v1.TaskSpec.ttl_after_finished",
     ".rota.v1.TaskSpec.result_schema",

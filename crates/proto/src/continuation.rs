@@ -36,7 +36,7 @@ pub fn continuation(before: v1::Task, prompt: String, how: Continuation) -> v1::
         // The old task has what its kind gives; its text is not around each message.
         kind: String::new(),
         prompt_frame: String::new(),
-        ..given
+        ..*given
     };
     if let Some(workspace) = &mut spec.workspace {
         if let Some(git) = &mut workspace.git {
@@ -59,7 +59,7 @@ pub fn continuation(before: v1::Task, prompt: String, how: Continuation) -> v1::
     // Of a request that was followed: a user who continues has read what is there.
     labels.remove(FOLLOWED);
     labels.remove(FOLLOWED_UNTIL);
-    v1::Task { spec: Some(spec), priority: before.priority, labels, ..v1::Task::default() }
+    v1::Task { spec: Some(Box::new(spec)), priority: before.priority, labels, ..v1::Task::default() }
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ pub async fn check(client: &Client, all_ended: bool) -> Result<Findings> {
     let mut logs = Vec::new();
     for task in &tasks {
         let events = log(client, &task.name).await.with_context(|| task.name.clone())?;
-        let state = task.status.as_ref().map(v1::TaskStatus::state).unwrap_or_default();
+        let state = task.status.as_deref().map(v1::TaskStatus::state).unwrap_or_default();
         *findings.states.entry(state.as_str_name()).or_default() += 1;
         check_log(task, &events, all_ended, &mut findings);
         if let Some(end) =
@@ -93,7 +93,7 @@ fn check_log(task: &v1::Task, events: &[v1::Event], all_ended: bool, findings: &
     let known = task.status.as_ref().map_or(0, |status| status.log_seq);
     let until = changes.iter().rev().find(|(event, _)| event.log_seq <= known);
     let last = until.map(|(_, change)| change.to());
-    if last != task.status.as_ref().map(v1::TaskStatus::state) {
+    if last != task.status.as_deref().map(v1::TaskStatus::state) {
         violated("L3: record and log have different states");
     }
     let starts: Vec<_> = changes

@@ -50,13 +50,19 @@ pub async fn agent(
 /// Returns a task for an agent.
 pub fn task(agent: &str) -> v1::Task {
     let target = v1::Target { kind: Some(v1::target::Kind::Agent(agent.to_owned())) };
-    v1::Task { spec: Some(v1::TaskSpec { target: Some(target), ..Default::default() }), ..Default::default() }
+    v1::Task {
+        spec: Some(Box::new(v1::TaskSpec { target: Some(target), ..Default::default() })),
+        ..Default::default()
+    }
 }
 
 /// Returns a task for one worker.
 pub fn task_on(worker: &str) -> v1::Task {
     let target = v1::Target { kind: Some(v1::target::Kind::Worker(worker.to_owned())) };
-    v1::Task { spec: Some(v1::TaskSpec { target: Some(target), ..Default::default() }), ..Default::default() }
+    v1::Task {
+        spec: Some(Box::new(v1::TaskSpec { target: Some(target), ..Default::default() })),
+        ..Default::default()
+    }
 }
 
 /// Returns a task for an agent that overrides the runtime with a script.
@@ -92,7 +98,7 @@ async fn until_within(
         let mut watch = client.watch_task(name, 0);
         while let Some(update) = watch.next().await {
             let task = update?.task.context("an update without a task")?;
-            if task.status.as_ref().is_some_and(&condition) {
+            if task.status.as_deref().is_some_and(&condition) {
                 return Ok(task);
             }
         }

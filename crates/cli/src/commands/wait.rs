@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn goals_are_reached_or_unreachable() {
         let task = |state: TaskState| Task {
-            status: Some(TaskStatus { state: state.into(), ..Default::default() }),
+            status: Some(Box::new(TaskStatus { state: state.into(), ..Default::default() })),
             ..Default::default()
         };
         use TaskState::{Cancelled, Failed, Queued, Running, Succeeded};

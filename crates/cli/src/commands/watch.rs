@@ -129,7 +129,7 @@ impl Screen {
             return out.value(&task);
         }
         if before.is_none_or(|before| state_of(&before) != state_of(&task)) {
-            let why = task.status.as_ref().map(reason).unwrap_or_default();
+            let why = task.status.as_deref().map(reason).unwrap_or_default();
             let line = format!("{} {} {why}", name(&task), state(state_of(&task)));
             context.out.line(line.trim_end())?;
         }

@@ -264,7 +264,10 @@ mod tests {
         let opened = OpenedRequest { url, ..OpenedRequest::default() };
         let delivery = Some(Delivery { pull_request: Some(opened), ..Delivery::default() });
         let result = Some(TaskResult { delivery, ..TaskResult::default() });
-        let task = Task { status: Some(TaskStatus { result, ..TaskStatus::default() }), ..Task::default() };
+        let task = Task {
+            status: Some(Box::new(TaskStatus { result, ..TaskStatus::default() })),
+            ..Task::default()
+        };
         let shown = pull_request(&task).unwrap();
         assert!(shown.starts_with("https://forge.example/1") && !shown.chars().any(crate::output::is_hidden));
     }

@@ -59,7 +59,7 @@ impl Spender {
     }
 
     async fn ended(&self) -> Result<v1::TaskStatus> {
-        Ok(tasks::ended(&self.client, &self.name).await?.status.unwrap())
+        Ok(*tasks::ended(&self.client, &self.name).await?.status.unwrap())
     }
 }
 

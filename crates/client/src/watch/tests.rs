@@ -184,7 +184,11 @@ fn update(seqs: &[i64], state: TaskState, last: i64) -> v1::WatchTaskResponse {
         events: seqs.iter().map(|seq| Event { log_seq: *seq, ..Default::default() }).collect(),
         task: Some(v1::Task {
             name: "namespaces/default/tasks/id-1".into(),
-            status: Some(v1::TaskStatus { state: state.into(), log_seq: last, ..Default::default() }),
+            status: Some(Box::new(v1::TaskStatus {
+                state: state.into(),
+                log_seq: last,
+                ..Default::default()
+            })),
             ..Default::default()
         }),
     }

@@ -13,7 +13,7 @@ impl Schedule {
         let namespace = self.metadata.namespace.as_deref().unwrap_or(namespace);
         let (spec, labels) = (&self.spec, &self.metadata.labels);
         let task = spec.task.as_ref().map(|task| v1::Task {
-            spec: Some(task.to_api()),
+            spec: Some(Box::new(task.to_api())),
             priority: task.priority.map(|priority| priority.0),
             labels: labels.clone(),
             ..Default::default()

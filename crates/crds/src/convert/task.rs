@@ -22,7 +22,7 @@ impl Task {
             parent: names::namespace(namespace),
             task: Some(v1::Task {
                 alias,
-                spec: Some(self.spec.to_api()),
+                spec: Some(Box::new(self.spec.to_api())),
                 priority: self.spec.priority.map(|priority| priority.0),
                 labels: self.metadata.labels.clone(),
                 desired_state: self.spec.desired_state.map_or(0, |value| value.to_api().into()),

@@ -64,7 +64,7 @@ mod tests {
 
     fn record(log_seq: i64) -> v1::Task {
         let status = v1::TaskStatus { log_seq, ..Default::default() };
-        v1::Task { uid: "a".into(), status: Some(status), ..Default::default() }
+        v1::Task { uid: "a".into(), status: Some(Box::new(status)), ..Default::default() }
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub(super) async fn with_result(
 
 /// Returns whether a task is pending or queued.
 pub(super) fn is_waiting(record: &v1::Task) -> bool {
-    let state = record.status.as_ref().map_or(TaskState::Unspecified, v1::TaskStatus::state);
+    let state = record.status.as_deref().map_or(TaskState::Unspecified, v1::TaskStatus::state);
     matches!(state, TaskState::Unspecified | TaskState::Pending | TaskState::Queued)
 }
 

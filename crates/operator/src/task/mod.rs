@@ -328,7 +328,7 @@ fn becomes_long(age: Duration, lifetime: Duration) -> bool {
 }
 
 fn is_final(record: &v1::Task) -> bool {
-    let state = record.status.as_ref().map_or(v1::TaskState::Unspecified, v1::TaskStatus::state);
+    let state = record.status.as_deref().map_or(v1::TaskState::Unspecified, v1::TaskStatus::state);
     state.is_final()
 }
 

@@ -213,8 +213,8 @@ mod tests {
     fn queued(kind: Kind) -> v1::Task {
         v1::Task {
             name: "namespaces/team/tasks/1".into(),
-            spec: Some(v1::TaskSpec { target: target(kind), ..Default::default() }),
-            status: Some(v1::TaskStatus { state: TaskState::Queued.into(), ..Default::default() }),
+            spec: Some(Box::new(v1::TaskSpec { target: target(kind), ..Default::default() })),
+            status: Some(Box::new(v1::TaskStatus { state: TaskState::Queued.into(), ..Default::default() })),
             ..Default::default()
         }
     }

@@ -112,7 +112,7 @@ impl Creator {
         let (mut asked, mut unknown) = (None, None);
         // The copy of a task has what that one got from its kind. The kind of one that exists may have been deleted.
         if retry_of.is_none() {
-            asked = given.spec.as_ref().and_then(Asked::of).map(Box::new);
+            asked = given.spec.as_deref().and_then(Asked::of).map(Box::new);
             unknown = self.kinds.complete(&namespace, &mut given).await.err();
         }
         if let Some(spec) = given.spec.as_mut().filter(|_| self.pool_kind == PoolKind::Processes) {
@@ -147,7 +147,7 @@ impl Creator {
         let offers = !request.validate_only && !waits && forbidden.is_none();
         let reservation = if offers { self.scheduler.reserve(&route, id) } else { None };
         let command = Box::new(Create {
-            task,
+            task: *task,
             payload: payload.encode_to_vec().into(),
             secrets,
             given: Given { input: artifacts, work: None },
@@ -173,10 +173,7 @@ impl Creator {
         {
             return Err(full);
         }
-        Ok(Prepared {
-            command,
-            rest: Rest { reservation, payload: Box::new(payload), alias, asked, inputs, uncommitted },
-        })
+        Ok(Prepared { command, rest: Rest { reservation, payload, alias, asked, inputs, uncommitted } })
     }
 
     /// Checks the task of a step of a workflow, and reserves a free slot for it where one fits.
@@ -334,7 +331,7 @@ impl Creator {
             Reply::Created(created) => {
                 let mut answer = task::to_wire(&created, None, None);
                 payload.target = Some(target::to_wire(&created.target));
-                answer.spec = Some(*payload);
+                answer.spec = Some(payload);
                 Ok(answer)
             }
             Reply::Existing(known) => {

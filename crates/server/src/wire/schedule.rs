@@ -137,8 +137,11 @@ pub(crate) fn to_wire(entry: &Entry, status: &StoredStatus, is_listed: bool) -> 
     let mut spec = entry.spec.clone();
     if let Some(task) = spec.task.as_mut().filter(|_| is_listed) {
         let whole = task.spec.take().unwrap_or_default();
-        task.spec =
-            Some(v1::TaskSpec { title: whole.title, target: whole.target, ..v1::TaskSpec::default() });
+        task.spec = Some(Box::new(v1::TaskSpec {
+            title: whole.title,
+            target: whole.target,
+            ..v1::TaskSpec::default()
+        }));
     }
     if is_listed {
         spec.workflow = spec.workflow.as_ref().map(scheduled_workflow::brief);

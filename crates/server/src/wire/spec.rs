@@ -34,11 +34,11 @@ const MAX_COMMAND_TIME: Duration = Duration::from_hours(24);
 const MAX_ROUNDS: i32 = 20;
 const MAX_TTL: Duration = Duration::from_hours(365 * 24);
 
-/// A validated task.
+/// A validated task. Boxed, since the state of a creation holds it over waits, and is moved several times.
 pub(crate) struct Checked {
-    pub(crate) task: Task,
+    pub(crate) task: Box<Task>,
     /// The spec without its secrets, as it is stored.
-    pub(crate) payload: v1::TaskSpec,
+    pub(crate) payload: Box<v1::TaskSpec>,
     pub(crate) secrets: Secrets,
     pub(crate) strict: bool,
 }
@@ -97,7 +97,7 @@ pub(crate) fn check(
 
     let target =
         target::isolate(spec.isolation, id, target::from_wire("task.spec.target", spec.target.as_ref())?)?;
-    let task = Task {
+    let task = Box::new(Task {
         alias,
         title: spec.title.clone(),
         owner: spec.owner.clone(),
@@ -125,7 +125,7 @@ pub(crate) fn check(
         ),
         has_secrets: !secrets.is_empty(),
         ..Task::new(id, namespace, target)
-    };
+    });
     if task.target.is_own() && !task.retry.agents.is_empty() {
         return Err(invalid(at("retry.escalate"), "must name no agents for a task with a worker of its own"));
     }

@@ -35,12 +35,12 @@ pub(crate) fn to_wire(task: &Task, payload: Option<&Bytes>, result: Option<&Byte
         uid: task.id.to_string(),
         alias: task.alias.clone().unwrap_or_default(),
         spec: Some(
-            payload.and_then(|bytes| v1::TaskSpec::decode(&bytes[..]).ok()).unwrap_or_else(|| brief(task)),
+            payload.and_then(|bytes| Box::decode(&bytes[..]).ok()).unwrap_or_else(|| Box::new(brief(task))),
         ),
         priority: Some(i32::from(task.priority.get())),
         labels: task.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         desired_state: desired(task.desired).into(),
-        status: Some(status),
+        status: Some(Box::new(status)),
         create_time: Some(time::timestamp(task.created_at)),
         retry_of: task.retry_of.map(|id| id.to_string()).unwrap_or_default(),
         step: task.step.as_ref().map(|step| {

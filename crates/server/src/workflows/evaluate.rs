@@ -203,7 +203,7 @@ async fn create(
     place: StepRef,
 ) -> Result<(Create, Kept), NoValues> {
     let (labels, trace) = round::inherit(workflow, &place.name, &mut spec.owner, &mut spec.title);
-    let given = v1::Task { spec: Some(spec), labels, priority, ..v1::Task::default() };
+    let given = v1::Task { spec: Some(Box::new(spec)), labels, priority, ..v1::Task::default() };
     let prepared = creator.prepare_step(workflow.namespace.clone(), trace, given, place).await;
     prepared.map_err(not_now)
 }

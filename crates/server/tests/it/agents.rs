@@ -20,7 +20,10 @@ fn task_with_capabilities(words: &[&str]) -> v1::Task {
     let words = words.iter().map(ToString::to_string).collect();
     let kind = v1::target::Kind::Capabilities(v1::CapabilitySet { capabilities: words });
     v1::Task {
-        spec: Some(v1::TaskSpec { target: Some(v1::Target { kind: Some(kind) }), ..Default::default() }),
+        spec: Some(Box::new(v1::TaskSpec {
+            target: Some(v1::Target { kind: Some(kind) }),
+            ..Default::default()
+        })),
         ..Default::default()
     }
 }

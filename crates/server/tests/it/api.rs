@@ -17,7 +17,10 @@ async fn causes(client: &Client, task: &v1::Task) -> Result<Vec<String>> {
 
 fn on(worker: &str) -> v1::Task {
     let target = v1::Target { kind: Some(v1::target::Kind::Worker(worker.to_owned())) };
-    v1::Task { spec: Some(v1::TaskSpec { target: Some(target), ..Default::default() }), ..Default::default() }
+    v1::Task {
+        spec: Some(Box::new(v1::TaskSpec { target: Some(target), ..Default::default() })),
+        ..Default::default()
+    }
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ async fn deliver(
     }));
     assert!(worker.result_ack().await?);
     let name = format!("namespaces/default/tasks/{}", assign.task_id);
-    Ok(tasks::ended(cluster.client(), &name).await?.status.unwrap_or_default())
+    Ok(*tasks::ended(cluster.client(), &name).await?.status.unwrap_or_default())
 }
 
 #[tokio::test]

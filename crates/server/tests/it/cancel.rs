@@ -16,7 +16,7 @@ async fn assert_cancelled(client: &rota_testkit::client::Client, name: &str) -> 
     let log = tasks::log(client, name).await?;
     let asked = log.iter().filter(|event| matches!(event.kind, Some(v1::event::Kind::Change(_)))).count();
     assert_eq!(asked, 1, "{log:?}");
-    Ok(status)
+    Ok(*status)
 }
 
 #[tokio::test]

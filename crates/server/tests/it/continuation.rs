@@ -128,8 +128,8 @@ fn capable() -> v1::Task {
     let words = v1::CapabilitySet { capabilities: vec!["acting".to_owned()] };
     let target = v1::Target { kind: Some(v1::target::Kind::Capabilities(words)) };
     let runtime = Some(tasks::script([]));
-    let spec = v1::TaskSpec { target: Some(target), runtime, ..tasks::task("").spec.unwrap_or_default() };
-    v1::Task { spec: Some(spec), ..Default::default() }
+    let spec = v1::TaskSpec { target: Some(target), runtime, ..*tasks::task("").spec.unwrap_or_default() };
+    v1::Task { spec: Some(Box::new(spec)), ..Default::default() }
 }
 
 #[tokio::test]

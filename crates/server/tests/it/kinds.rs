@@ -22,7 +22,7 @@ fn capable(words: &[&str]) -> Option<Target> {
 
 fn task(kind: &str, prompt: &str) -> v1::Task {
     let spec = v1::TaskSpec { kind: kind.to_owned(), prompt: prompt.to_owned(), ..Default::default() };
-    v1::Task { spec: Some(spec), ..Default::default() }
+    v1::Task { spec: Some(Box::new(spec)), ..Default::default() }
 }
 
 async fn put(cluster: &Cluster, name: &str, spec: v1::TaskKindSpec) -> Result<v1::TaskKind> {
@@ -105,7 +105,7 @@ async fn shipped_kinds_ask_for_capabilities_that_exist() -> Result<()> {
     let cluster = Cluster::start(Backend::Memory).await?;
     let client = cluster.client();
     let create = async |kind: &str, prompt: &str| -> Result<v1::TaskSpec> {
-        Ok(tasks::create(client, task(kind, prompt)).await?.spec.unwrap())
+        Ok(*tasks::create(client, task(kind, prompt)).await?.spec.unwrap())
     };
     assert_eq!(create("review", "x").await?.target, agent_of("default"));
     tasks::agent(client, "critic", tasks::script([]), &["code_review", "code_generation"]).await?;

@@ -217,7 +217,8 @@ impl Replay {
     async fn create(&self, recorded: &Assign) -> Result<v1::Task> {
         let mut spec = recorded.spec.clone().context("an assignment without a spec")?;
         spec.secrets = recorded.secrets.clone();
-        let task = v1::Task { alias: recorded.alias.clone(), spec: Some(spec), ..Default::default() };
+        let task =
+            v1::Task { alias: recorded.alias.clone(), spec: Some(Box::new(spec)), ..Default::default() };
         tasks::create(self.client(), task).await
     }
 

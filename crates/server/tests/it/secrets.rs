@@ -129,7 +129,7 @@ async fn task_receives_only_named_agent_secrets() -> Result<()> {
             names.map(|names| v1::SecretSelection { names: names.iter().map(ToString::to_string).collect() });
         spec.retry = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
         let task = tasks::create(client, task).await?;
-        Ok(tasks::ended(client, &task.name).await?.status.unwrap())
+        Ok(*tasks::ended(client, &task.name).await?.status.unwrap())
     };
     for (names, seen) in [
         (None, "k,t,o"),

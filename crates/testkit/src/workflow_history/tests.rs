@@ -70,7 +70,7 @@ impl Given {
         let round = i32::from(!compensates);
         let step = v1::TaskStep { step: format!("s{step}"), round, compensates, ..Default::default() };
         let status = v1::TaskStatus { state: state.into(), end_time: at(times.1), ..Default::default() };
-        let (create_time, status, step) = (at(times.0), Some(status), Some(Box::new(step)));
+        let (create_time, status, step) = (at(times.0), Some(Box::new(status)), Some(Box::new(step)));
         self.tasks.push(v1::Task { create_time, status, step, ..Default::default() });
     }
 

@@ -132,7 +132,7 @@ impl Bars {
     fn show(&mut self, context: &Context, index: usize, before: Option<TaskState>, task: &Task) {
         let now = state_of(task);
         if !self.live && before != Some(now) {
-            let why = task.status.as_ref().map(reason).unwrap_or_default();
+            let why = task.status.as_deref().map(reason).unwrap_or_default();
             context.reporter.line(format!("{} {} {why}", name(task), state(now)).trim_end());
         }
         if now.is_final() {
@@ -170,7 +170,7 @@ impl Bars {
             let progress =
                 task.status.as_ref().and_then(|status| status.progress.clone()).unwrap_or_default();
             bar.set_position((progress.fraction * 100.0) as u64);
-            bar.set_message(task.status.as_ref().map(reason).unwrap_or_default());
+            bar.set_message(task.status.as_deref().map(reason).unwrap_or_default());
         }
     }
 

@@ -176,7 +176,7 @@ mod tests {
         let task = |priority, state: DesiredState| Task {
             priority,
             desired_state: state.into(),
-            status: Some(TaskStatus { state: TaskState::Queued.into(), ..Default::default() }),
+            status: Some(Box::new(TaskStatus { state: TaskState::Queued.into(), ..Default::default() })),
             ..Default::default()
         };
         let paths = |task: Task, wanted: &Task| changes(task, wanted).1;
@@ -192,7 +192,7 @@ mod tests {
         labeled.labels.insert("a".into(), "b".into());
         assert_eq!(paths(labeled.clone(), &task(None, run)), ["labels"]);
         let mut ended = task(Some(5), run);
-        ended.status = Some(TaskStatus { state: TaskState::Failed.into(), ..Default::default() });
+        ended.status = Some(Box::new(TaskStatus { state: TaskState::Failed.into(), ..Default::default() }));
         assert_eq!(paths(ended, &task(Some(8), DesiredState::Cancelled)), [""; 0]);
     }
 }

@@ -117,7 +117,7 @@ pub(super) async fn edited(
     labels.insert(REPLAY_OF.to_owned(), letter.uid.clone());
     let task = Task {
         alias: whole.alias,
-        spec: Some(TaskSpec { secrets, ..spec }),
+        spec: Some(Box::new(TaskSpec { secrets, ..spec })),
         priority: whole.priority,
         labels,
         ..Task::default()

@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn worker_page_shows_activity() {
         let mut task = Task { uid: "id-1".into(), alias: "build".into(), ..Default::default() };
-        task.status = Some(TaskStatus { state: TaskState::Running.into(), ..Default::default() });
+        task.status = Some(Box::new(TaskStatus { state: TaskState::Running.into(), ..Default::default() }));
         let page = of_worker(&worker(), &[task], false).0;
         for line in [
             "Namespace:     team",

@@ -126,7 +126,7 @@ impl<'a> Manager<'a> {
             ..Default::default()
         };
         let labels = [(labels::PLANNER.to_owned(), "true".to_owned())].into();
-        Ok(v1::Task { spec: Some(spec), labels, ..Default::default() })
+        Ok(v1::Task { spec: Some(Box::new(spec)), labels, ..Default::default() })
     }
 
     fn prompt(&self, problems: &[String]) -> String {

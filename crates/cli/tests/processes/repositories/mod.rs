@@ -91,7 +91,7 @@ impl Site {
         let client = self.fixture.client()?;
         let name = tasks::create(&client, task).await?.name;
         let status = tasks::ended(&client, &name).await?.status.unwrap();
-        Ok((status, workload::printed(&client, &name).await?))
+        Ok((*status, workload::printed(&client, &name).await?))
     }
 
     async fn succeed(&self, task: v1::Task) -> Result<String> {

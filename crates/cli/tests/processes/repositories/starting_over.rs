@@ -46,7 +46,7 @@ impl Site {
         self.lose_worker().await?;
         std::fs::write(&until, "")?;
         let status = tasks::ended(&client, &task.name).await?.status.unwrap();
-        Ok((status, tasks::log(&client, &task.name).await?))
+        Ok((*status, tasks::log(&client, &task.name).await?))
     }
 }
 

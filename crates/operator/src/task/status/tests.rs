@@ -4,7 +4,7 @@ use super::*;
 
 fn record(state: TaskState) -> v1::Task {
     let status = v1::TaskStatus { state: state.into(), attempt: 1, ..Default::default() };
-    v1::Task { uid: "u".into(), status: Some(status), ..Default::default() }
+    v1::Task { uid: "u".into(), status: Some(Box::new(status)), ..Default::default() }
 }
 
 fn cause(code: &str, message: &str) -> v1::Cause {

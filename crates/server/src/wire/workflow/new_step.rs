@@ -45,7 +45,7 @@ pub(super) fn task_spec(field: &str, given: &v1::TaskSpec) -> Result<References,
     if !text.contains("${{") {
         // What has none is checked now rather than when the step starts.
         let namespace = names::namespace(field, "default")?;
-        let task = v1::Task { spec: Some(given.clone()), ..v1::Task::default() };
+        let task = v1::Task { spec: Some(Box::new(given.clone())), ..v1::Task::default() };
         let id = rota_core::TaskId(uuid::Uuid::now_v7());
         spec::check(namespace, id, Trace::default(), task)
             .map_err(|status| invalid(field, status.message().to_owned()))?;

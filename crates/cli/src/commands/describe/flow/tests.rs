@@ -43,7 +43,7 @@ fn transition(
 
 fn task(state: TaskState, end: Option<Timestamp>) -> Task {
     let status = TaskStatus { state: state.into(), end_time: end, ..Default::default() };
-    Task { alias: "build".into(), create_time: at(0), status: Some(status), ..Default::default() }
+    Task { alias: "build".into(), create_time: at(0), status: Some(Box::new(status)), ..Default::default() }
 }
 
 use TaskState::*;

@@ -30,8 +30,8 @@ fn task(uid: &str, agent: &str, state: TaskState, ran: i64, cost: i64) -> Task {
     };
     Task {
         uid: uid.into(),
-        spec: Some(TaskSpec { target: Some(target), ..Default::default() }),
-        status: Some(status),
+        spec: Some(Box::new(TaskSpec { target: Some(target), ..Default::default() })),
+        status: Some(Box::new(status)),
         ..Default::default()
     }
 }

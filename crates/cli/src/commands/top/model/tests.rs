@@ -19,7 +19,7 @@ fn now(seconds: u64) -> SystemTime {
 fn task(uid: &str, state: TaskState, more: impl FnOnce(&mut TaskStatus)) -> Task {
     let mut status = TaskStatus { state: state.into(), ready_time: at(0), ..Default::default() };
     more(&mut status);
-    Task { uid: uid.into(), create_time: at(0), status: Some(status), ..Default::default() }
+    Task { uid: uid.into(), create_time: at(0), status: Some(Box::new(status)), ..Default::default() }
 }
 
 fn names(model: &Model, sort: Sort, show: Show) -> Vec<String> {

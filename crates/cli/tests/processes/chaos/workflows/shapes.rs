@@ -261,5 +261,5 @@ fn executed(fails: f64, retried: f64, max_attempts: i32) -> v1::TaskSpec {
         max_backoff: backoff,
         ..Default::default()
     });
-    spec
+    *spec
 }
