@@ -247,7 +247,7 @@ impl Session {
             last_epoch,
             ..Default::default()
         };
-        messages.send(request(session_request::Kind::Hello(hello))).await?;
+        messages.send(request(session_request::Kind::Hello(Box::new(hello)))).await?;
         let mut client = WorkerServiceClient::new(channel);
         let mut answers = client.session(ReceiverStream::new(outbox)).await?.into_inner();
         let first = answers.message().await?.and_then(|answer| answer.kind);

@@ -6,6 +6,8 @@ pub(crate) const FIELDS: &[&str] = &[
     ".rota.worker.v1.SessionResponse.kind.welcome",
     ".rota.worker.v1.SessionResponse.kind.input",
     ".rota.worker.v1.SessionResponse.kind.cancel",
+    ".rota.worker.v1.SessionRequest.kind.hello",
+    ".rota.worker.v1.SessionRequest.kind.result",
     // Rare, and a failure is the error of many calls.
     ".rota.v1.Failure.limit",
     ".rota.v1.Failure.retry_after",

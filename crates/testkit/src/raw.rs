@@ -120,7 +120,7 @@ impl RawWorker {
 
     /// Connects without heartbeats.
     pub async fn join_silent(client: &Client, hello: Hello) -> Result<Self> {
-        let mut session = RawSession::open(client, Some(Outgoing::Hello(hello))).await?;
+        let mut session = RawSession::open(client, Some(Outgoing::Hello(Box::new(hello)))).await?;
         match session.receive().await? {
             Some(Incoming::Welcome(welcome)) => Ok(Self { welcome: *welcome, session }),
             other => bail!("expected a Welcome, received {other:?}"),
@@ -174,12 +174,12 @@ impl RawWorker {
 
     /// Reports that an attempt failed.
     pub fn fail(&self, assign: &Assign, failure: v1::Failure) {
-        self.send(Outgoing::Result(AttemptResult {
+        self.send(Outgoing::Result(Box::new(AttemptResult {
             task_id: assign.task_id.clone(),
             fence: assign.fence,
             kind: Some(result::Kind::Failed(failure)),
             ..AttemptResult::default()
-        }));
+        })));
     }
 
     /// Rejects an assignment.
@@ -201,12 +201,12 @@ impl RawWorker {
 
     /// Reports that an attempt was cancelled on request.
     pub fn report_cancelled(&self, assign: &Assign) {
-        self.send(Outgoing::Result(AttemptResult {
+        self.send(Outgoing::Result(Box::new(AttemptResult {
             task_id: assign.task_id.clone(),
             fence: assign.fence,
             kind: Some(result::Kind::Cancelled(Cancelled { by: "interrupt".to_owned() })),
             ..AttemptResult::default()
-        }));
+        })));
     }
 
     /// Receives the acknowledgement of a result, and returns whether the result was accepted.
@@ -227,13 +227,13 @@ impl RawWorker {
 /// Returns the message for a successful result.
 pub fn success(assign: &Assign, last: i64, text: &str) -> Outgoing {
     let task_result = v1::TaskResult { text: text.to_owned(), ..Default::default() };
-    Outgoing::Result(AttemptResult {
+    Outgoing::Result(Box::new(AttemptResult {
         task_id: assign.task_id.clone(),
         fence: assign.fence,
         last_attempt_seq: last,
         kind: Some(result::Kind::Succeeded(task_result)),
         ..AttemptResult::default()
-    })
+    }))
 }
 
 /// Returns the entry for an attempt that a reconnecting worker still runs.

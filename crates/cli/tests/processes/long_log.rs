@@ -47,13 +47,13 @@ async fn print(worker: &mut RawWorker, mut mebibytes: usize) -> Result<()> {
             return Ok(());
         }
         let failure = v1::Failure { class: v1::FailureClass::Agent.into(), ..v1::Failure::default() };
-        worker.send(Outgoing::Result(AttemptResult {
+        worker.send(Outgoing::Result(Box::new(AttemptResult {
             task_id: assign.task_id.clone(),
             fence: assign.fence,
             last_attempt_seq: last,
             kind: Some(result::Kind::Failed(failure)),
             ..AttemptResult::default()
-        }));
+        })));
     }
 }
 

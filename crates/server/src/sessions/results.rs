@@ -15,8 +15,8 @@ pub(super) async fn checked(
     opened: &Opened,
     id: TaskId,
     fence: Fence,
-    mut result: worker::Result,
-) -> Result<worker::Result, Status> {
+    mut result: Box<worker::Result>,
+) -> Result<Box<worker::Result>, Status> {
     let attempt = (opened.key.0.clone(), id, fence);
     let is_plain = deps.dispatcher.result_schemas.take_plain(&attempt);
     // Boxed: sessions hold this future while they are idle.

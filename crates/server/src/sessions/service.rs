@@ -132,7 +132,7 @@ async fn run(
     let id = identity.as_ref().and_then(|identity| identity.token);
     let token = id.map(|id| deps.worker_tokens.registry().open_session(id)).transpose()?;
     // Boxed, as what is rare later: the task of an idle session is as large as the largest of its futures.
-    let opened = Box::pin(hello::open(&deps, identity.as_deref(), hello, &session)).await?;
+    let opened = Box::pin(hello::open(&deps, identity.as_deref(), *hello, &session)).await?;
     let closed = session.closed.clone();
     drop(session);
     let recording = token.as_ref().and_then(TokenSession::record_use).map(|command| {

@@ -96,7 +96,7 @@ pub(super) async fn take_large(
             let (by, jitter) = (decode::by(&opened.worker, fence), rand::random());
             let result = results::checked(deps, opened, id, fence, result).await?;
             let command =
-                decode::off_runtime(result, move |result| decode::result(result, by, jitter)).await?;
+                decode::off_runtime(result, move |result| decode::result(*result, by, jitter)).await?;
             // Of an abandoned attempt, only its end was awaited, and what it has used.
             let cancelled =
                 matches!(&command, task::Command::Finish { completion: Completion::Stopped { .. }, .. });

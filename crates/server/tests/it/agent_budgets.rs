@@ -123,12 +123,12 @@ async fn reached_limit_stops_attempts_of_all_agents() -> Result<()> {
         };
         let cancel = cancel.await?;
         assert!(cancel.reason.contains("$0.0001 of $0.0001"), "{cancel:?}");
-        worker.send(session_request::Kind::Result(wire::Result {
+        worker.send(session_request::Kind::Result(Box::new(wire::Result {
             task_id: assign.task_id.clone(),
             fence: assign.fence,
             kind: Some(wire::result::Kind::Cancelled(wire::Cancelled { by: "interrupt".to_owned() })),
             ..Default::default()
-        }));
+        })));
     }
     for name in &names {
         let wait = waiting(client, name).await?;

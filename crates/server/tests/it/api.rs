@@ -63,13 +63,15 @@ async fn explain_names_every_cause() -> Result<()> {
         retry_after: Some(Box::new(tasks::millis(1_800_000))),
         ..Default::default()
     };
-    worker.send(rota_proto::worker::v1::session_request::Kind::Result(rota_proto::worker::v1::Result {
-        task_id: assign.task_id.clone(),
-        fence: assign.fence,
-        last_attempt_seq: 1,
-        kind: Some(rota_proto::worker::v1::result::Kind::Failed(failure)),
-        ..Default::default()
-    }));
+    worker.send(rota_proto::worker::v1::session_request::Kind::Result(Box::new(
+        rota_proto::worker::v1::Result {
+            task_id: assign.task_id.clone(),
+            fence: assign.fence,
+            last_attempt_seq: 1,
+            kind: Some(rota_proto::worker::v1::result::Kind::Failed(failure)),
+            ..Default::default()
+        },
+    )));
     assert!(worker.result_ack().await?);
     assert_eq!(causes(client, &first).await?, ["retry_delay"]);
     tasks::cancel(client, &first.name).await?;

@@ -229,12 +229,12 @@ async fn dependency_without_result_and_artifacts_is_no_error() -> Result<()> {
     first.spec.get_or_insert_default().inputs = vec![artifact("input/a", "given")];
     let first = tasks::create(cluster.client(), first).await?;
     let assign = worker.take().await?;
-    worker.send(Kind::Result(WorkerResult {
+    worker.send(Kind::Result(Box::new(WorkerResult {
         task_id: assign.task_id.clone(),
         fence: assign.fence,
         kind: Some(result::Kind::Succeeded(TaskResult::default())),
         ..WorkerResult::default()
-    }));
+    })));
     assert!(worker.result_ack().await?);
     let mut second = tasks::task("echo");
     second.spec.get_or_insert_default().depends_on =

@@ -82,12 +82,12 @@ async fn deliver(
 ) -> Result<v1::TaskStatus> {
     let delivery = v1::Delivery { branch: branch.to_owned(), ..Default::default() };
     let done = v1::TaskResult { delivery: Some(delivery), ..Default::default() };
-    worker.send(Kind::Result(WorkerResult {
+    worker.send(Kind::Result(Box::new(WorkerResult {
         task_id: assign.task_id.clone(),
         fence: assign.fence,
         kind: Some(result::Kind::Succeeded(done)),
         ..WorkerResult::default()
-    }));
+    })));
     assert!(worker.result_ack().await?);
     let name = format!("namespaces/default/tasks/{}", assign.task_id);
     Ok(*tasks::ended(cluster.client(), &name).await?.status.unwrap_or_default())
@@ -125,13 +125,13 @@ async fn undelivered_results_name_no_other_branch() -> Result<()> {
     let delivery = v1::Delivery { branch: "rota/other".to_owned(), ..Default::default() };
     let done = v1::TaskResult { delivery: Some(delivery), ..Default::default() };
     let failure = v1::Failure { class: FailureClass::Delivery.into(), ..Default::default() };
-    worker.send(Kind::Result(WorkerResult {
+    worker.send(Kind::Result(Box::new(WorkerResult {
         task_id: assign.task_id.clone(),
         fence: assign.fence,
         kind: Some(result::Kind::Failed(failure)),
         undelivered: Some(done),
         ..WorkerResult::default()
-    }));
+    })));
     assert!(worker.result_ack().await?);
     let status = tasks::ended(cluster.client(), &task.name).await?.status.unwrap_or_default();
     assert_eq!(status.failure.unwrap_or_default().class(), FailureClass::Protocol);

@@ -227,12 +227,12 @@ async fn expired_credentials_fail_no_task() -> Result<()> {
                 continue;
             }
             let failure = v1::Failure { class: v1::FailureClass::Auth.into(), ..Default::default() };
-            worker.send(Kind::Result(AttemptResult {
+            worker.send(Kind::Result(Box::new(AttemptResult {
                 task_id: assign.task_id.clone(),
                 fence: assign.fence,
                 kind: Some(result::Kind::Failed(failure)),
                 ..AttemptResult::default()
-            }));
+            })));
         }
         #[expect(unreachable_code, reason = "the type of its errors")]
         anyhow::Ok(())

@@ -136,12 +136,14 @@ async fn cancellation_reaches_reconnecting_worker() -> Result<()> {
     let message = worker.receive().await?;
     assert!(matches!(message, rota_proto::worker::v1::session_response::Kind::Cancel(_)), "{message:?}");
     let by = rota_proto::worker::v1::Cancelled { by: "interrupt".into() };
-    worker.send(rota_proto::worker::v1::session_request::Kind::Result(rota_proto::worker::v1::Result {
-        task_id: assign.task_id.clone(),
-        fence: assign.fence,
-        kind: Some(rota_proto::worker::v1::result::Kind::Cancelled(by)),
-        ..Default::default()
-    }));
+    worker.send(rota_proto::worker::v1::session_request::Kind::Result(Box::new(
+        rota_proto::worker::v1::Result {
+            task_id: assign.task_id.clone(),
+            fence: assign.fence,
+            kind: Some(rota_proto::worker::v1::result::Kind::Cancelled(by)),
+            ..Default::default()
+        },
+    )));
     assert!(worker.result_ack().await?);
     tasks::until_state(client, &task.name, TaskState::Cancelled).await?;
     history::check(client, true).await?.check()

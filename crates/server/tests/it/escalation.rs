@@ -101,7 +101,7 @@ async fn fail(worker: &mut RawWorker, class: FailureClass, spent: i64) -> Result
     let usage = v1::Usage { cost_micro_usd: spent, ..Default::default() };
     let event = v1::Event { kind: Some(v1::event::Kind::Usage(usage)), ..Default::default() };
     worker.report(&assign, 1, vec![event]);
-    worker.send(Outgoing::Result(AttemptResult {
+    worker.send(Outgoing::Result(Box::new(AttemptResult {
         task_id: assign.task_id.clone(),
         fence: assign.fence,
         last_attempt_seq: 1,
@@ -111,7 +111,7 @@ async fn fail(worker: &mut RawWorker, class: FailureClass, spent: i64) -> Result
             ..Default::default()
         })),
         ..Default::default()
-    }));
+    })));
     anyhow::ensure!(worker.result_ack().await?, "the result was not accepted");
     Ok(assign)
 }

@@ -109,12 +109,12 @@ async fn full_fan_in_runs_on_a_worker() -> Result<()> {
         task.alias = format!("part-{number}");
         tasks::create(client, task).await?;
         let assign = worker.take().await?;
-        worker.send(Outgoing::Result(AttemptResult {
+        worker.send(Outgoing::Result(Box::new(AttemptResult {
             task_id: assign.task_id,
             fence: assign.fence,
             kind: Some(result::Kind::Succeeded(result.clone())),
             ..AttemptResult::default()
-        }));
+        })));
         assert!(worker.result_ack().await?);
         let dependency = v1::Dependency { task: format!("part-{number}"), on_failure: Policy::Fail.into() };
         last.spec.get_or_insert_default().depends_on.push(dependency);

@@ -234,12 +234,12 @@ async fn reason_of_a_planned_stop_is_kept() -> Result<()> {
         message: "the worker was stopped for an update".into(),
         ..Default::default()
     };
-    hand.send(session_request::Kind::Result(AttemptResult {
+    hand.send(session_request::Kind::Result(Box::new(AttemptResult {
         task_id: assign.task_id.clone(),
         fence: assign.fence,
         kind: Some(result::Kind::Failed(failure)),
         ..AttemptResult::default()
-    }));
+    })));
     hand.take().await?;
     let log = tasks::log(client, &task.name).await?;
     let kept = log.iter().any(|event| match &event.kind {

@@ -45,7 +45,7 @@ async fn hello_is_required_first_and_once() -> Result<()> {
     session.close_send();
     assert_eq!(session.end_status().await.code(), Code::Ok);
     let mut twice = RawWorker::join(client, raw::hello("echo", "hand", 1)).await?;
-    twice.send(Outgoing::Hello(raw::hello("echo", "hand", 1)));
+    twice.send(Outgoing::Hello(Box::new(raw::hello("echo", "hand", 1))));
     let status = twice.session.end_status().await;
     assert_eq!(error_reason(&status), "PROTOCOL_VIOLATION");
     Ok(())
@@ -83,7 +83,10 @@ async fn invalid_hello_is_rejected() -> Result<()> {
         ),
     ];
     for (hello, wanted, text) in cases {
-        let status = RawSession::open(client, Some(Outgoing::Hello(hello.clone()))).await?.end_status().await;
+        let status = RawSession::open(client, Some(Outgoing::Hello(Box::new(hello.clone()))))
+            .await?
+            .end_status()
+            .await;
         assert_eq!(error_reason(&status), wanted, "{hello:?}: {status:?}");
         assert!(status.message().contains(text), "{status:?}");
     }
@@ -165,7 +168,7 @@ async fn newer_process_supersedes_older_session() -> Result<()> {
     assert_eq!(error_reason(&status).as_str(), "WORKER_REPLACED");
     // It does not get its name back after a reconnect either.
     let back = Hello { last_epoch: 1, ..raw::hello("echo", "hand", 1) };
-    let status = RawSession::open(client, Some(Outgoing::Hello(back))).await?.end_status().await;
+    let status = RawSession::open(client, Some(Outgoing::Hello(Box::new(back)))).await?.end_status().await;
     assert_eq!(status.code(), Code::FailedPrecondition);
     assert_eq!(error_reason(&status).as_str(), "WORKER_REPLACED");
     // The attempt of the older process does not continue in the newer one: it is retried.

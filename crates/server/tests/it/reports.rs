@@ -180,12 +180,12 @@ async fn invalid_attempt_keeps_session_open() -> Result<()> {
     };
     let data = pbjson_types::Struct { fields: [("x".to_owned(), "y".repeat((1 << 20) + 1).into())].into() };
     let result = v1::TaskResult { data: Some(data), ..Default::default() };
-    worker.send(Outgoing::Result(rota_proto::worker::v1::Result {
+    worker.send(Outgoing::Result(Box::new(rota_proto::worker::v1::Result {
         task_id: assign.task_id.clone(),
         fence: assign.fence,
         kind: Some(rota_proto::worker::v1::result::Kind::Succeeded(result)),
         ..Default::default()
-    }));
+    })));
     assert!(worker.result_ack().await?);
     let status = tasks::ended(client, &large.name).await?.status.unwrap();
     assert_eq!(
@@ -208,7 +208,7 @@ async fn uncommitted_messages_hold_the_worker_back() -> Result<()> {
     let name = tasks::create(client, tasks::task("echo")).await?.name;
     let (sender, queue) = mpsc::channel(1);
     let send = async |kind| sender.send(SessionRequest { kind: Some(kind) }).await;
-    send(Outgoing::Hello(raw::hello("echo", "hand", 1))).await?;
+    send(Outgoing::Hello(Box::new(raw::hello("echo", "hand", 1)))).await?;
     let mut answers = client.workers().session(ReceiverStream::new(queue)).await?.into_inner();
     let assign = loop {
         match answers.message().await?.context("the session has ended")?.kind {

@@ -38,13 +38,13 @@ async fn end(
     kind: result::Kind,
     undelivered: Option<v1::TaskResult>,
 ) -> Result<()> {
-    worker.send(Kind::Result(WorkerResult {
+    worker.send(Kind::Result(Box::new(WorkerResult {
         task_id: assign.task_id.clone(),
         fence: assign.fence,
         kind: Some(kind),
         undelivered,
         ..WorkerResult::default()
-    }));
+    })));
     assert!(worker.result_ack().await?);
     Ok(())
 }

@@ -29,12 +29,12 @@ impl Sickness {
                     message: "no space left".to_owned(),
                     ..Default::default()
                 };
-                worker.send(Kind::Result(AttemptResult {
+                worker.send(Kind::Result(Box::new(AttemptResult {
                     task_id: assign.task_id.clone(),
                     fence: assign.fence,
                     kind: Some(result::Kind::Failed(failure)),
                     ..AttemptResult::default()
-                }));
+                })));
             }
         }
     }

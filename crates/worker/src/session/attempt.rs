@@ -135,8 +135,10 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     };
     // Covers programs that the runtime has dropped, too.
     handle.group.ended().await;
-    // Not only at the end: files may wait for their storage for days.
-    deps.private.close().for_each(emit);
+    // Not only at the end: files may wait for their storage for days. Without directories there are no programs.
+    if dirs.is_some() {
+        deps.private.close().for_each(emit);
+    }
     while let Ok(kind) = received.try_recv() {
         emit(kind);
     }
@@ -218,8 +220,8 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     }
     // Those that looked at the workspace.
     handle.group.ended().await;
-    deps.private.close().for_each(emit);
     if let Some(dirs) = dirs {
+        deps.private.close().for_each(emit);
         dirs.clear(matches!(report.outcome, RunOutcome::Succeeded(_)));
     }
     drop(tools);
@@ -294,7 +296,8 @@ async fn execute(
     };
     let (mut attempt, used) = if needs_directories(&assign) {
         let events = &channels.events;
-        match prepare::prepare(deps, assign, given, events, slot, handle, redaction).await {
+        // Most of what this future would hold, and scripts that only emit messages have none of it.
+        match Box::pin(prepare::prepare(deps, assign, given, events, slot, handle, redaction)).await {
             Ok(prepared) => (prepared.attempt, prepared.secrets),
             Err(ended) => return RunReport::new(ended),
         }

@@ -130,7 +130,7 @@ pub(super) async fn connect(
     let (out, queue) = mpsc::channel(SEND_BUFFER);
     let (heartbeats, beats) = mpsc::channel(1);
     // Queued before the call: the server may wait for it before it sends headers.
-    let first = SessionRequest { kind: Some(session_request::Kind::Hello(hello)) };
+    let first = SessionRequest { kind: Some(session_request::Kind::Hello(Box::new(hello))) };
     out.try_send(first).map_err(|_| ConnectError::Unreachable("send queue closed".to_owned()))?;
     let stream =
         select_with_strategy(ReceiverStream::new(beats), ReceiverStream::new(queue), |(): &mut ()| {

@@ -109,7 +109,7 @@ impl Worker {
             return None;
         }
         entry.result_sent = true;
-        let mut result = entry.result.as_deref()?.clone();
+        let mut result = entry.result.clone()?;
         result.last_attempt_seq = last;
         Some(Kind::Result(result))
     }

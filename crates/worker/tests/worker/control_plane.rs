@@ -221,7 +221,7 @@ impl FakeControlPlane {
             Some(FromWorker::Hello(hello)) => hello,
             other => panic!("not a Hello: {other:?}"),
         };
-        Session { hello, authorization, inbound, out }
+        Session { hello: *hello, authorization, inbound, out }
     }
 
     /// Waits for the next session and welcomes it.
@@ -317,7 +317,7 @@ impl Session {
                     assert!(!report.events.is_empty());
                     events.extend(report.events);
                 }
-                Some(FromWorker::Result(result)) => return (events, result),
+                Some(FromWorker::Result(result)) => return (events, *result),
                 other => panic!("neither Report nor Result: {other:?}"),
             }
         }

@@ -43,7 +43,7 @@ impl Sent {
             }
             FromWorker::Result(result) => {
                 let attempt = (result.task_id.clone(), result.fence);
-                assert!(self.results.insert(attempt, result.clone()).is_none(), "{result:?}");
+                assert!(self.results.insert(attempt, *result.clone()).is_none(), "{result:?}");
             }
             _ => {}
         }
@@ -99,7 +99,7 @@ impl Replay {
     async fn call(&mut self) -> (bytes_grpc::Call, Hello) {
         let mut call = timeout(TEST_TIMEOUT, self.calls.recv()).await.expect("a session").unwrap();
         match self.receive(&mut call).await {
-            Some(FromWorker::Hello(hello)) => (call, hello),
+            Some(FromWorker::Hello(hello)) => (call, *hello),
             other => panic!("not a Hello: {other:?}"),
         }
     }
@@ -170,7 +170,7 @@ impl Replay {
         for entry in &recorded.entries {
             match entry {
                 Entry::FromWorker(message) => match (decode(message), hello.take()) {
-                    (FromWorker::Hello(recorded), Some(hello)) => assert_hello(hello, recorded),
+                    (FromWorker::Hello(recorded), Some(hello)) => assert_hello(hello, *recorded),
                     (kind, _) => self.request(&mut call, &kind).await,
                 },
                 Entry::ToWorker(message) => call.responses.send(Ok(self.response(message))).unwrap(),

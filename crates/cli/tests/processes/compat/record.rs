@@ -254,7 +254,7 @@ async fn calls_between_earlier_programs_are_recorded() -> Result<()> {
     let mut options = Options::new(format!("http://{addr}"));
     options.token = Token::Fixed(std::fs::read_to_string(fixture.dir().join("token"))?.into());
     let newer = Client::new(options)?;
-    let hello = FromWorker::Hello(raw::hello(SCRIPTED, "newer", 1));
+    let hello = FromWorker::Hello(Box::new(raw::hello(SCRIPTED, "newer", 1)));
     let refused = RawSession::open(&newer, Some(hello)).await?.end_status().await;
     ensure!(refused.code() == Code::FailedPrecondition, "{refused:?}");
 

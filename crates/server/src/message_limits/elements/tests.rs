@@ -23,7 +23,7 @@ fn nested_elements_are_counted() {
     assert_eq!(check_message(report.clone(), 11), Ok(11));
     assert_eq!(check_message(report, 10), Err(Excess::TooMany));
 
-    let hello = Kind::Hello(Hello { capabilities: vec![String::new(); 10], ..Hello::default() });
+    let hello = Kind::Hello(Box::new(Hello { capabilities: vec![String::new(); 10], ..Hello::default() }));
     assert_eq!(check_message(hello.clone(), 11), Ok(11));
     assert_eq!(check_message(hello, 10), Err(Excess::TooMany));
 
@@ -32,8 +32,8 @@ fn nested_elements_are_counted() {
     let data = Struct { fields: [("list".to_owned(), list)].into() };
     let succeeded = TaskResult { data: Some(data), ..TaskResult::default() };
     let result = AttemptResult { kind: Some(result::Kind::Succeeded(succeeded)), ..AttemptResult::default() };
-    assert!(check_message(Kind::Result(result.clone()), 110).is_ok());
-    assert_eq!(check_message(Kind::Result(result), 100), Err(Excess::TooMany));
+    assert!(check_message(Kind::Result(Box::new(result.clone())), 110).is_ok());
+    assert_eq!(check_message(Kind::Result(Box::new(result)), 100), Err(Excess::TooMany));
 }
 
 #[test]

@@ -166,7 +166,7 @@ fn messages(namespace: &str) -> Vec<(&'static str, Vec<u8>)> {
     let parent = format!("namespaces/{namespace}");
     let task_id = "01890a5d-ac96-774b-bcce-b302099a8057".to_owned();
     let hello = worker::Hello { namespace: namespace.clone(), ..raw::hello("echo", "one", 1) };
-    let hello = worker::SessionRequest { kind: Some(session_request::Kind::Hello(hello)) };
+    let hello = worker::SessionRequest { kind: Some(session_request::Kind::Hello(Box::new(hello))) };
     let previous = worker::FetchPreviousResultRequest {
         namespace: namespace.clone(),
         worker: one.clone(),

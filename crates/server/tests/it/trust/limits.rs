@@ -102,7 +102,7 @@ async fn large_messages_are_rejected() -> Result<()> {
     let large = Hello { version: "x".repeat(200 << 10), ..hello("echo", "hand", 1) };
     let many = Hello { capabilities: vec![String::new(); 10_000], ..hello("echo", "hand", 1) };
     for first in [large, many] {
-        let status = match RawSession::open(&worker_client, Some(Kind::Hello(first))).await {
+        let status = match RawSession::open(&worker_client, Some(Kind::Hello(Box::new(first)))).await {
             Ok(mut session) => session.end_status().await,
             Err(status) => status,
         };
