@@ -72,11 +72,11 @@ impl Replica {
     }
 }
 
-pub(crate) async fn register(session: &Session, replica: &Replica) -> Result<(), Fault> {
+pub(crate) async fn register(session: &Session, replica: &Replica, statement: &str) -> Result<(), Fault> {
     let lease = millis(LEASE);
     session
         .client
-        .execute(sql::REGISTER, &[&replica.id, &replica.name, &replica.version, &replica.address, &lease])
+        .execute(statement, &[&replica.id, &replica.name, &replica.version, &replica.address, &lease])
         .await?;
     Ok(())
 }
@@ -136,7 +136,7 @@ pub(crate) async fn acquire(
     loop {
         // One that waits must not be taken for a lost one once it owns the shard.
         if renewed.is_none_or(|at| at.elapsed() >= RENEW_INTERVAL) {
-            bounded(register(session, replica)).await?;
+            bounded(register(session, replica, sql::REGISTER)).await?;
             if renewed.is_none() {
                 bounded(announce(session)).await?;
             }
@@ -366,7 +366,7 @@ pub(crate) async fn renew(
 ) -> Result<bool, Fault> {
     // After a step of the clock, another replica may have forgotten this one just before it became the owner.
     if session.client.execute(sql::RENEW, &[&replica.id, &millis(LEASE)]).await? == 0 {
-        register(session, replica).await?;
+        register(session, replica, sql::REGISTER_OWNER).await?;
     }
     sync(session, replica.id, ownership).await
 }

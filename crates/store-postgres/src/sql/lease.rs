@@ -23,6 +23,12 @@ macro_rules! is_current {
 pub(crate) const REGISTER: &str = "INSERT INTO replicas (id, name, version, address, expires)
     VALUES ($1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond')
     ON CONFLICT (id) DO UPDATE SET expires = excluded.expires";
+/// [`REGISTER`] for an owner. One that was replaced while it was frozen is not registered: its successor, which has removed its row,
+/// would count it as a replica that waits.
+pub(crate) const REGISTER_OWNER: &str = "INSERT INTO replicas (id, name, version, address, expires)
+    SELECT $1, $2, $3, $4, clock_timestamp() + $5 * interval '1 millisecond'
+    WHERE EXISTS (SELECT 1 FROM shards WHERE owner = $1)
+    ON CONFLICT (id) DO UPDATE SET expires = excluded.expires";
 /// Wakes the timer of the owner, which then knows of a control plane that waits before its next renewal.
 pub(crate) const ANNOUNCE: &str = "SELECT pg_notify('rota_replicas', '')";
 pub(crate) const LISTEN: &str = "LISTEN rota_replicas";

@@ -96,7 +96,7 @@ async fn standby_that_ended_may_come_back() {
     let ownership = Ownership::default();
     acquire(&session, &owner, None, &on_wait(), None, &mut 0).await.unwrap();
     let standby = replica("standby");
-    register(&session, &standby).await.unwrap();
+    register(&session, &standby, sql::REGISTER).await.unwrap();
     sync(&session, owner.id, &ownership).await.unwrap();
     assert!(ownership.has_rivals());
     session.client.execute(sql::UNREGISTER, &[&standby.id]).await.unwrap();
@@ -131,7 +131,8 @@ async fn vanished_standby_from_the_future_is_no_rival() {
     let (_, target) = database();
     let owner = replica("owner");
     let session = open(&target, owner.id).await.unwrap();
-    register(&session, &Replica { version: "0.2.0".to_owned(), ..replica("vanished") }).await.unwrap();
+    let vanished = Replica { version: "0.2.0".to_owned(), ..replica("vanished") };
+    register(&session, &vanished, sql::REGISTER).await.unwrap();
     let later = "UPDATE replicas SET expires = expires + interval '1 day'";
     session.client.batch_execute(later).await.unwrap();
     let on_wait: OnWait = Arc::new(|owner| assert!(owner.is_some(), "the shard is left to it"));
@@ -153,6 +154,22 @@ async fn owner_without_a_row_registers_again() {
     assert!(renew(&session, &owner, &Ownership::default()).await.unwrap());
     let row = session.client.query_one(sql::OWNER, &[&SHARD]).await.unwrap();
     assert_eq!(row.get::<_, Option<String>>(1).as_deref(), Some("owner"));
+}
+
+/// It was frozen, and its successor has removed its row.
+#[tokio::test]
+async fn replaced_owner_does_not_register_again() {
+    let (url, target) = database();
+    let replaced = replica("replaced");
+    let session = open(&target, replaced.id).await.unwrap();
+    acquire(&session, &replaced, None, &on_wait(), None, &mut 0).await.unwrap();
+    set_lease(&url, "-1 second");
+    let (owner, ownership) = (replica("owner"), Ownership::default());
+    let other = open(&target, owner.id).await.unwrap();
+    acquire(&other, &owner, None, &on_wait(), None, &mut 0).await.unwrap();
+    assert!(!renew(&session, &replaced, &Ownership::default()).await.unwrap());
+    assert!(sync(&other, owner.id, &ownership).await.unwrap());
+    assert!(!ownership.has_rivals());
 }
 
 /// A replica that waits was suspended between its look and what it does then: it has seen no renewal for as long.
