@@ -1,13 +1,12 @@
 //! What an owner of the shard knows of its ownership: the time of the database, whether the shard is lost, and whether others want it.
 //! Knows no SQL: `lease.rs` keeps it current.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use rota_core::time::micros;
 use rota_store::Error;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::SetOnce;
 
 use crate::clock::{DatabaseClock, since_boot};
 
@@ -19,9 +18,8 @@ pub(crate) const RIVAL_MEMORY: Duration = Duration::from_secs(3600);
 #[derive(Default)]
 pub(crate) struct Ownership {
     pub(crate) clock: DatabaseClock,
-    lost: CancellationToken,
-    /// Why the shard is lost.
-    loss: OnceLock<Error>,
+    /// Why the shard is lost, once it is.
+    loss: SetOnce<Error>,
     /// When another control plane was last seen that waited for the shard.
     rival_seen: Mutex<Option<i64>>,
     /// Called once when the shard is found to be lost.
@@ -36,17 +34,12 @@ impl std::fmt::Debug for Ownership {
 
 impl Ownership {
     pub(crate) fn is_lost(&self) -> bool {
-        self.lost.is_cancelled()
+        self.loss.initialized()
     }
 
-    /// Cancelled once the shard is found to be lost.
-    pub(crate) fn lost(&self) -> &CancellationToken {
-        &self.lost
-    }
-
-    /// Returns the error of calls that the loss of the shard ends.
-    pub(crate) fn loss(&self) -> Error {
-        self.loss.get().cloned().unwrap_or(Error::Deposed)
+    /// Waits until the shard is found to be lost. Returns the error of calls that this ends.
+    pub(crate) async fn lost(&self) -> Error {
+        self.loss.wait().await.clone()
     }
 
     /// Whether another control plane waits for the shard, or may have begun to, as far as the owner knows.
@@ -71,7 +64,6 @@ impl Ownership {
 
     pub(crate) fn lose(&self, why: Error) {
         let _ = self.loss.set(why);
-        self.lost.cancel();
         self.notify();
     }
 

@@ -95,8 +95,14 @@ impl Writer {
     ) -> Result<T, Error> {
         let runtime = self.runtime.as_ref().ok_or(Error::Closed)?;
         let ownership = Arc::clone(&self.connection.ownership);
-        let called = ownership.lost().run_until_cancelled(call(&mut self.connection));
-        runtime.block_on(called).unwrap_or_else(|| Err(ownership.loss()))
+        let called = call(&mut self.connection);
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                why = ownership.lost() => Err(why),
+                result = called => result,
+            }
+        })
     }
 
     /// Puts records that can be decoded again, for example after a downgrade was undone, back where they belong.
