@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::DAY;
 use super::period::Period;
 use super::row::{self, Row, Rows};
-use super::spending::DAY;
 
 /// Rows of all sums, of some 450 bytes at most. Days of full hours with the same names have 9,000.
 const MAX_ROWS: usize = 20_000;

@@ -38,6 +38,8 @@ const LATE: Duration = Duration::from_secs(5);
 /// How long a reading serves callers, so that they cannot keep the store busy.
 const READING_TTL: Duration = Duration::from_secs(1);
 const PAGE_BYTES: usize = 1 << 20;
+/// Length of a day of UTC, in seconds.
+const DAY: i64 = 24 * 3600;
 /// Periods that are kept in memory while they cannot be written.
 const MAX_UNWRITTEN: usize = 130;
 /// Periods that one batch writes.

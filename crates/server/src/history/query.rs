@@ -5,8 +5,7 @@ use rota_core::{AgentName, Namespace};
 use tonic::Status;
 
 use super::row::Row;
-use super::spending::DAY;
-use super::{HOURS, MINUTES, Tier};
+use super::{DAY, HOURS, MINUTES, Tier};
 use crate::wire::names;
 use crate::wire::status::invalid;
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use rota_core::Timestamp;
 use rota_proto::{names, num, v1};
 
+use super::DAY;
 use super::period::Period;
 use super::query::Query;
 use super::row::{self, Row};
@@ -14,7 +15,6 @@ use crate::wire::time;
 
 /// Agents and models with an entry of their own: those that cost most. Further ones share one.
 const MAX_ENTRIES: usize = 200;
-pub(super) const DAY: i64 = 24 * 3600;
 /// Length of a time without a begin, in seconds.
 pub(super) const USUAL_LENGTH: i64 = 7 * DAY;
 
