@@ -266,16 +266,19 @@ impl History {
         span: &Span,
         mut add: impl FnMut(Period) + Send,
     ) -> Result<(), rota_store::Error> {
-        let mut newest = {
+        let newest: Vec<Period> = {
             let mut latest = self.latest.lock().await;
             if latest.at.is_none_or(|at| at.elapsed() >= READING_TTL) {
                 self.read(&mut latest).await?;
             }
-            latest.periods.clone()
+            let of_span = latest
+                .periods
+                .iter()
+                .filter(|(tier, period)| *tier == span.tier && span.contains(period.start));
+            of_span.map(|(_, period)| period.clone()).collect()
         };
-        newest.retain(|(tier, period)| *tier == span.tier && span.contains(period.start));
-        let known: Vec<_> = newest.iter().map(|(_, period)| period.start).collect();
-        for (_, period) in newest {
+        let known: Vec<_> = newest.iter().map(|period| period.start).collect();
+        for period in newest {
             add(period);
         }
         for range in span.slots() {
