@@ -38,10 +38,9 @@ impl Days {
     }
 }
 
-/// Adds up hours of a day, as far as spending counts them.
-pub(super) fn sum(start: i64, hours: Vec<Period>) -> Period {
-    let mut rows = Rows::new();
-    for mut row in hours.into_iter().flat_map(|hour| hour.rows) {
+/// Adds an hour to the rows of its day, as far as spending counts it.
+pub(super) fn add(rows: &mut Rows, hour: Period) {
+    for mut row in hour.rows {
         row.counters.truncate(row::OUTPUT + 1);
         if row.counters.iter().any(|count| *count != 0) {
             let spent = Row { counters: row.counters, ..Row::default() };
@@ -49,6 +48,10 @@ pub(super) fn sum(start: i64, hours: Vec<Period>) -> Period {
             rows.entry(key).or_default().add(&spent);
         }
     }
+}
+
+/// Returns the rows of a day as the period that begins with it.
+pub(super) fn sum(start: i64, rows: Rows) -> Period {
     let rows = rows.into_iter().map(|(key, sum)| Row { counters: sum.counters, ..Row::of(key) });
     Period { rows: rows.collect(), ..Period::new(start) }
 }
@@ -68,16 +71,18 @@ mod tests {
     #[test]
     fn sum_of_a_day_counts_as_its_hours() {
         let idle = Row { counters: vec![0; 9], ..row("idle", "", 0) };
-        let hours = vec![
+        let hours = [
             Period { rows: vec![row("a", "", 0), row("a", "large", 5), idle], ..Period::new(DAY) },
             Period { rows: vec![row("b", "", 1), row("a", "large", 7)], ..Period::new(DAY + 3600) },
         ];
         let query = Query { namespace: None, agent: None, start: 0, end: 2 * DAY };
         let (mut by_hour, mut by_day) = (Spending::default(), Spending::default());
-        for hour in &hours {
-            by_hour.add(&query, hour);
+        let mut rows = Rows::new();
+        for hour in hours {
+            by_hour.add(&query, &hour);
+            add(&mut rows, hour);
         }
-        let day = sum(DAY, hours);
+        let day = sum(DAY, rows);
         assert_eq!(day.rows.len(), 3);
         by_day.add(&query, &day);
         assert_eq!(by_day.into_wire(), by_hour.into_wire());

@@ -26,7 +26,7 @@ use self::days::Days;
 use self::period::Period;
 use self::points::Points;
 use self::query::{Query, Span};
-use self::row::Counted;
+use self::row::{Counted, Rows};
 use self::spending::{Spending, USUAL_LENGTH};
 use crate::metrics::Scraper;
 use crate::schedules::WallClock;
@@ -251,9 +251,9 @@ impl History {
                 return Ok(known);
             }
         }
-        let mut hours = Vec::new();
-        self.periods(part, |hour| hours.push(hour)).await?;
-        let sum = Arc::new(days::sum(part.first, hours));
+        let mut rows = Rows::new();
+        self.periods(part, |hour| days::add(&mut rows, hour)).await?;
+        let sum = Arc::new(days::sum(part.first, rows));
         if ended.is_some() {
             self.latest.lock().await.days.keep(Arc::clone(&sum));
         }
