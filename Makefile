@@ -107,10 +107,10 @@ docs: ## Write the generated files: docs/reference, docs/state-machine.md and cr
 	cargo xtask crds
 	ROTA_BLESS=1 cargo test --quiet --locked --package rota-core --test it table
 
-bench: ## Measure this machine, built without LTO (options: make bench BENCH="load --help")
+bench: ## Measure this machine, built without LTO, as for docs/performance.md (options: make bench BENCH="load --help")
 	@cargo run --profile bench-fast --locked --package rota-bench --bin rota-bench -- $(or $(BENCH),dispatch)
 
-bench-release: ## Measure this machine as released, with LTO: the values in docs/performance.md
+bench-release: ## Measure this machine as released, with LTO
 	@cargo run --release --locked --package rota-bench --bin rota-bench -- $(or $(BENCH),dispatch)
 
 instructions: ## Count the instructions per task with Callgrind, and compare them with the committed counts
