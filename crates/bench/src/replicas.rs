@@ -1,7 +1,7 @@
 //! `rota bench replicas`: two replicas on PostgreSQL. What it costs to be passed on by the one that stands by, and how soon it serves
 //! when the owner is stopped or killed.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use clap::Args;
 use nix::sys::signal::Signal;
 use rota_client::Client;
 use rota_proto::v1;
+use rota_telemetry::free_addresses;
 use serde::Serialize;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -109,9 +110,11 @@ impl Scenario for Replicas {
     async fn round(&self, round: &RoundContext<'_>) -> Result<Round> {
         let fsync = round.fsync().await?;
         let folder = round.subfolder("replicas")?;
-        let mut owner = self.replica(&folder, free_address()?, 0).await?;
+        // Replicas name theirs to each other before they listen.
+        let addrs = free_addresses(2).context("no free ports")?;
+        let mut owner = self.replica(&folder, addrs[0], 0).await?;
         put_agent(&Client::new(owner.client_options())?, AGENT).await?;
-        let mut standby = self.replica(&folder, free_address()?, 1).await?;
+        let mut standby = self.replica(&folder, addrs[1], 1).await?;
         round.progress("calls to the owner, and through the other replica");
         let [direct, passed_on] = Box::pin(self.calls([&owner, &standby])).await?;
         let (mut stopped, mut killed) = (Latency::new(), Latency::new());
@@ -160,11 +163,6 @@ impl Replicas {
         }
         Ok(calls)
     }
-}
-
-/// Returns an address of this machine that is free now: replicas name theirs to each other before they listen.
-fn free_address() -> Result<SocketAddr> {
-    Ok(TcpListener::bind("127.0.0.1:0").context("no free port")?.local_addr()?)
 }
 
 async fn time(call: impl Future<Output = Result<()>>) -> Result<Duration> {

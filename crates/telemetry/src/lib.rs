@@ -16,7 +16,7 @@
 //! | [`redact`] | removal of secrets from logs, spans, events and output |
 //! | [`clock`], [`mod@env`] | reads of the wall clock and of the environment |
 //! | [`memory`], [`control_groups`] | memory of the process: used, allowed and free |
-//! | [`listen()`] | listening sockets, of both address families |
+//! | [`listen()`], [`free_addresses`] | listening sockets, of both address families; addresses for processes that listen later |
 //! | [`root_cause()`] | the innermost cause of an error |
 //! | [`spawn()`] | tokio tasks, each with a name and a policy for its end |
 //!
@@ -59,6 +59,6 @@ pub mod trace;
 pub mod traces;
 
 pub use background_tasks::BackgroundTasks;
-pub use listen::listen;
+pub use listen::{free_addresses, listen};
 pub use root_cause::root_cause;
 pub use spawn::{OnExit, finish, spawn};

@@ -1,6 +1,7 @@
 //! Errors: `error:`, `cause:` and `hint:` lines on standard error, and exit codes.
 
 use anyhow::Result;
+use rota_telemetry::free_addresses;
 use rota_testkit::history;
 
 use crate::responses::Response;
@@ -110,7 +111,7 @@ async fn unreachable_servers_exit_with_5() -> Result<()> {
             .failed(1, &["error: ", wrong, "neither http nor https", "hint: an endpoint looks like http://"]);
     }
     // A port without a listener.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let port = free_addresses(1)?[0].port();
     let refused = fixture.rota(&["--endpoint", &format!("http://127.0.0.1:{port}"), "get", "tasks"]).await;
     refused.failed(5, &["error: ", &port.to_string(), "hint: "]);
     // Two control planes cannot have the same data or the same port.

@@ -1,13 +1,12 @@
 //! A real Gitea, as `scripts/gitea` builds it: a process on loopback, with its own database and users.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use nix::unistd::{User, geteuid};
 use reqwest::{Method, StatusCode};
-use rota_telemetry::env;
+use rota_telemetry::{env, free_addresses};
 use rota_testkit::tasks::{self, WAIT_TIMEOUT};
 use serde_json::Value;
 use tokio::process::Command;
@@ -29,7 +28,7 @@ impl Gitea {
     pub(crate) async fn start(folder: &Path) -> Result<Self> {
         let built = env::var("ROTA_TEST_GITEA").context("no Gitea is named: make test-gitea")?;
         let built = PathBuf::from(built);
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let port = free_addresses(1)?[0].port();
         let origin = format!("http://127.0.0.1:{port}");
         let user = User::from_uid(geteuid())?.context("this user has no name")?.name;
         // Nothing is asked for outside of this machine.

@@ -345,7 +345,7 @@ async fn failed_clones_blame_no_worker() {
         let url = format!("http://{credentials}{address}/team/repository.git");
         assert_eq!(failed_clone(&url, "").await, class, "{status}");
     }
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = rota_telemetry::free_addresses(1).unwrap()[0];
     assert_eq!(failed_clone(&format!("http://{closed}/x.git"), "").await, FailureClass::Source);
 }
 

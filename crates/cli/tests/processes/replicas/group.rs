@@ -1,10 +1,10 @@
 //! Replicas on one database as processes, with clients and workers that are connected to one of them.
 
-use std::hash::{BuildHasher, RandomState};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 use rota_proto::v1::TaskState;
+use rota_telemetry::free_addresses;
 use rota_testkit::{history, tasks};
 
 use crate::process::Process;
@@ -55,7 +55,7 @@ impl Replicas {
 
     /// Returns replicas of which none runs.
     pub(crate) fn prepare(mut fixture: Fixture, url: String, count: usize) -> Result<Self> {
-        let mut addrs = free_addrs(2 * count);
+        let mut addrs = free_addresses(2 * count)?;
         let http = addrs.split_off(count);
         fixture.write_key("key", &[7; 32])?;
         std::fs::create_dir(fixture.dir().join("artifacts"))?;
@@ -144,16 +144,4 @@ impl Replicas {
         }
         history::check(&client, true).await?.check()
     }
-}
-
-/// Returns addresses at which nothing listens. Their ports are none of those that outgoing connections get, one of which could take it
-/// before its replica listens.
-fn free_addrs(count: usize) -> Vec<SocketAddr> {
-    let start = RandomState::new().hash_one(count);
-    let ports =
-        (0..).map(|number| 10_000 + u16::try_from((start.wrapping_add(number)) % 20_000).unwrap_or(0));
-    // Held together, so that they differ.
-    let listeners: Vec<_> =
-        ports.filter_map(|port| TcpListener::bind(("127.0.0.1", port)).ok()).take(count).collect();
-    listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
 }

@@ -1,11 +1,11 @@
 //! Repositories over SSH: OpenSSH's own server, with one key of its own and one that opens it.
 
-use std::net::TcpListener;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use nix::unistd::{User, geteuid};
 use rota_proto::v1::{self, FailureClass, TaskState};
+use rota_telemetry::free_addresses;
 use rota_testkit::tasks;
 use tokio::process::Command;
 
@@ -36,7 +36,7 @@ impl SshHost {
             std::fs::create_dir_all(EMPTY_DIRECTORY)?;
         }
         let pam = if is_root && is_locked(&user) { "yes" } else { "no" };
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let port = free_addresses(1)?[0].port();
         let settings = format!(
             "ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/user.pub\n\
              PidFile none\nStrictModes no\nUsePAM {pam}\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n\
