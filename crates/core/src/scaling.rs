@@ -7,7 +7,7 @@ use std::time::Duration;
 
 pub use self::input::{
     Backlog, Bounds, DEFAULT_IDLE_TIMEOUT, ManagedState, ManagedWorker, ReportedWorker, STABLE_AFTER,
-    START_TIMEOUT, is_not_isolated,
+    START_TIMEOUT, is_not_isolated, isolates, last_try, takes_tasks,
 };
 
 /// Idle time after which a worker that gets no tasks is replaced, if others are wanted and the ceiling leaves no room. Also the age
@@ -151,6 +151,12 @@ impl WorkerView {
     fn slots(&self, count: u64) -> Slots {
         let (isolating, other) = if self.not_isolated { (0, count) } else { (count, 0) };
         Slots { isolating, other }
+    }
+
+    /// Returns its age and whether it isolates its attempts, if it shows that to the pool that started it.
+    fn shown(&self) -> Option<(Duration, bool)> {
+        let takes_tasks = takes_tasks(self.connected, self.draining, self.unavailable);
+        Some((self.age?, isolates(self.not_isolated, takes_tasks)?))
     }
 
     fn occupied(&self) -> u64 {

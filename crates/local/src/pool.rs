@@ -140,7 +140,7 @@ impl Pool {
         };
         let reported: Vec<_> = self.demand.workers.iter().map(|worker| reported(worker, wall)).collect();
         let backlog = Backlog { queued: self.demand.queued, isolated: self.demand.queued_isolated };
-        let mut pool = scaling::Pool::managed(&bounds(spec), backlog, &self.managed(), &reported);
+        let mut pool = scaling::Pool::managed(&bounds(spec), backlog, &self.managed(), &reported, None);
         // Another one would be on the same disk, and takes memory.
         pool.pressed = self.demand.workers.iter().any(|worker| {
             worker.connected && worker.not_ready && self.workers.contains_key(names::last(&worker.worker))

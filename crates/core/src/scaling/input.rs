@@ -77,14 +77,32 @@ pub fn is_not_isolated(isolated: bool, connected: bool, reason: &str) -> bool {
     !isolated && (connected || !reason.is_empty())
 }
 
+/// Returns whether the control plane assigns tasks to a worker now.
+pub fn takes_tasks(connected: bool, draining: bool, unavailable: bool) -> bool {
+    connected && !draining && !unavailable
+}
+
+/// Returns whether a worker isolates its attempts, if it has shown that. One that takes no tasks shows only that it does not.
+pub fn isolates(not_isolated: bool, takes_tasks: bool) -> Option<bool> {
+    (not_isolated || takes_tasks).then_some(!not_isolated)
+}
+
+/// Returns the age of the last worker that was tried for isolation, if it does not isolate. `shown` has the ages of the workers that have
+/// shown whether they isolate: the youngest decides, and of the same age one that does not.
+pub fn last_try(shown: impl Iterator<Item = (Duration, bool)>) -> Option<Duration> {
+    shown.min().and_then(|(age, isolates)| (!isolates).then_some(age))
+}
+
 impl Pool {
     /// Builds the input of the manager that started `managed`. Connected workers of other managers count as
-    /// capacity, but are never drained; disconnected ones may not exist any more and are ignored.
+    /// capacity, but are never drained; disconnected ones may not exist any more and are ignored. The manager knows more of the
+    /// `last_try` than the workers that are left show.
     pub fn managed(
         bounds: &Bounds,
         backlog: Backlog,
         managed: &[ManagedWorker],
         reported: &[ReportedWorker],
+        last_try: Option<Duration>,
     ) -> Self {
         let mut foreign: BTreeMap<_, _> =
             reported.iter().map(|worker| (worker.name.as_str(), worker)).collect();
@@ -113,15 +131,17 @@ impl Pool {
             idle_for: None,
             ..WorkerView::from(worker)
         }));
-        Self::new(bounds, backlog, workers)
+        Self::new(bounds, backlog, workers, last_try)
     }
 
     /// Builds the input as seen from the control plane. Only workers that a manager started may have an idle time.
     pub fn observed(bounds: &Bounds, backlog: Backlog, reported: &[ReportedWorker]) -> Self {
-        Self::new(bounds, backlog, reported.iter().map(WorkerView::from).collect())
+        let workers: Vec<_> = reported.iter().map(WorkerView::from).collect();
+        let last_try = last_try(workers.iter().filter_map(WorkerView::shown));
+        Self::new(bounds, backlog, workers, last_try)
     }
 
-    fn new(bounds: &Bounds, backlog: Backlog, workers: Vec<WorkerView>) -> Self {
+    fn new(bounds: &Bounds, backlog: Backlog, workers: Vec<WorkerView>, last_try: Option<Duration>) -> Self {
         let floor = count(bounds.replicas);
         Self {
             floor,
@@ -130,8 +150,8 @@ impl Pool {
             slots: count(bounds.slots).max(1),
             queued: u64::try_from(backlog.queued).unwrap_or_default(),
             isolated: u64::try_from(backlog.isolated).unwrap_or_default(),
-            last_try: last_try(&workers),
             workers,
+            last_try,
             idle_timeout: bounds.idle_timeout.unwrap_or(DEFAULT_IDLE_TIMEOUT),
             pressed: false,
         }
@@ -155,14 +175,6 @@ impl From<&ReportedWorker> for WorkerView {
     }
 }
 
-/// Returns the age of the last worker that has shown whether it isolates and takes tasks, if it does not isolate.
-pub(super) fn last_try(workers: &[WorkerView]) -> Option<Duration> {
-    let takes_tasks = |worker: &WorkerView| worker.connected && !worker.draining && !worker.unavailable;
-    let shown = workers.iter().filter(|worker| worker.not_isolated || takes_tasks(worker));
-    let (age, isolates) = shown.filter_map(|worker| Some((worker.age?, !worker.not_isolated))).min()?;
-    (!isolates).then_some(age)
-}
-
 fn count(number: i32) -> u32 {
     u32::try_from(number).unwrap_or_default()
 }
@@ -180,10 +192,14 @@ mod tests {
         ManagedWorker { name: name.into(), state }
     }
 
+    fn of_started(managed: &[ManagedWorker], reported: &[ReportedWorker]) -> Pool {
+        Pool::managed(&Bounds::default(), Backlog::default(), managed, reported, None)
+    }
+
     #[test]
     fn unset_bounds_have_defaults() {
         let backlog = Backlog { queued: -1, isolated: -1 };
-        let pool = Pool::managed(&Bounds { replicas: -1, ..Bounds::default() }, backlog, &[], &[]);
+        let pool = Pool::managed(&Bounds { replicas: -1, ..Bounds::default() }, backlog, &[], &[], None);
         assert_eq!((pool.floor, pool.ceiling, pool.spare, pool.slots), (0, 1, 0, 1));
         assert_eq!((pool.queued, pool.isolated, pool.idle_timeout), (0, 0, DEFAULT_IDLE_TIMEOUT));
     }
@@ -191,7 +207,7 @@ mod tests {
     #[test]
     fn managed_workers_join_their_reports() {
         let managed = [managed("a", ManagedState::Serving), managed("b", ManagedState::Starting)];
-        let pool = Pool::managed(&Bounds::default(), Backlog::default(), &managed, &[reported("a", 2)]);
+        let pool = of_started(&managed, &[reported("a", 2)]);
         assert_eq!(pool.workers.len(), 2);
         assert_eq!((pool.workers[0].running, pool.workers[0].connected), (2, true));
         assert!(pool.workers[1].starting && !pool.workers[1].connected);
@@ -200,35 +216,50 @@ mod tests {
     #[test]
     fn foreign_workers_count_and_are_never_idle() {
         let lost = ReportedWorker { connected: false, ..reported("lost", 0) };
-        let pool = Pool::managed(&Bounds::default(), Backlog::default(), &[], &[reported("guest", 0), lost]);
+        let pool = of_started(&[], &[reported("guest", 0), lost]);
         assert_eq!(pool.workers.len(), 1);
         assert_eq!((pool.workers[0].name.as_str(), pool.workers[0].idle_for), ("guest", None));
     }
 
     #[test]
-    fn last_own_worker_shows_whether_machines_isolate() {
-        let open = |name, seconds| ReportedWorker {
+    fn last_worker_shows_whether_machines_isolate() {
+        // Ages, with what the workers have stated and whether they take tasks.
+        let (open, confined, sick, sick_open) = ((true, true), (false, true), (false, false), (true, false));
+        for (workers, expected) in [
+            (vec![], None),
+            (vec![(50, confined)], None),
+            (vec![(30, open), (20, open), (50, confined)], Some(20)),
+            (vec![(30, open), (20, open), (3, confined)], None),
+            (vec![(20, confined), (20, open)], Some(20)),
+            (vec![(20, open), (3, sick)], Some(20)),
+            (vec![(20, confined), (3, sick_open)], Some(3)),
+        ] {
+            let shown = workers.iter().filter_map(|(seconds, (not_isolated, takes_tasks))| {
+                Some((Duration::from_secs(*seconds), isolates(*not_isolated, *takes_tasks)?))
+            });
+            assert_eq!(last_try(shown), expected.map(Duration::from_secs), "{workers:?}");
+        }
+        let serving = [(true, false, false), (false, false, false), (true, true, false), (true, false, true)];
+        let taking = serving.map(|(connected, draining, sick)| takes_tasks(connected, draining, sick));
+        assert_eq!(taking, [true, false, false, false]);
+    }
+
+    #[test]
+    fn only_workers_of_the_pool_are_tries() {
+        let open = |name, age: Option<u64>| ReportedWorker {
             not_isolated: true,
-            age: Some(Duration::from_secs(seconds)),
+            age: age.map(Duration::from_secs),
             ..reported(name, 0)
         };
-        let started = ["a", "b", "c"].map(|name| managed(name, ManagedState::Serving));
-        let last_try = |confined| {
-            let confined = ReportedWorker { not_isolated: false, ..open("c", confined) };
-            let known = [open("a", 300), open("b", 200), confined, open("guest", 2)];
-            Pool::managed(&Bounds::default(), Backlog::default(), &started, &known).last_try
-        };
-        assert_eq!(last_try(250), Some(Duration::from_secs(200)));
-        assert_eq!(last_try(1), None, "what is started now isolates");
+        let all = [open("a", Some(300)), open("b", Some(200)), open("guest", None)];
+        let observed = Pool::observed(&Bounds::default(), Backlog::default(), &all);
+        assert_eq!(observed.last_try, Some(Duration::from_secs(200)));
     }
 
     #[test]
     fn ended_workers_do_not_count() {
         let ended = [managed("a", ManagedState::Ended)];
-        assert_eq!(
-            Pool::managed(&Bounds::default(), Backlog::default(), &ended, &[reported("a", 0)]).workers,
-            []
-        );
+        assert_eq!(of_started(&ended, &[reported("a", 0)]).workers, []);
     }
 
     #[test]

@@ -168,7 +168,8 @@ fn loaded(name: &str, seconds: u64, running: u32) -> WorkerView {
 
 /// Returns a pool without a floor for which only tasks wait that demand isolation.
 fn isolated(queued: u64, workers: Vec<WorkerView>) -> Pool {
-    Pool { isolated: queued, last_try: input::last_try(&workers), ..pool(0, 5, queued, workers) }
+    let last_try = last_try(workers.iter().filter_map(WorkerView::shown));
+    Pool { isolated: queued, last_try, ..pool(0, 5, queued, workers) }
 }
 
 #[test]

@@ -58,8 +58,7 @@ pub(crate) fn plan(
         .collect();
     let reported = reported(hash, demand, &shared);
     let backlog = Backlog { queued: demand.demand.queued, isolated: demand.demand.queued_isolated };
-    let mut pool = scaling::Pool::managed(&bounds(spec), backlog, &managed, &reported);
-    pool.last_try = demand.last_try;
+    let mut pool = scaling::Pool::managed(&bounds(spec), backlog, &managed, &reported, demand.last_try);
     if !runs_pods(spec) {
         (pool.floor, pool.ceiling, pool.spare, pool.queued, pool.isolated) = (0, 0, 0, 0, 0);
     }

@@ -44,6 +44,12 @@ pub(super) fn is_not_isolated(worker: &v1::WorkerDemand) -> bool {
     scaling::is_not_isolated(worker.isolated, worker.connected, &worker.not_isolated_reason)
 }
 
+/// Returns whether a worker isolates its attempts, if it has shown that.
+pub(super) fn isolates(worker: &v1::WorkerDemand) -> Option<bool> {
+    let takes_tasks = scaling::takes_tasks(worker.connected, worker.draining, worker.unavailable);
+    scaling::isolates(is_not_isolated(worker), takes_tasks)
+}
+
 impl DemandCache {
     /// Returns the demand of an agent. `None` means that none was received yet, as opposed to no demand.
     pub(crate) fn get(&self, agent: &str) -> Option<DemandSnapshot> {

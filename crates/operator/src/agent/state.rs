@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use rota_core::scaling;
 use rota_crds::resource::{AgentStatus, WorkerFailure};
 use rota_proto::{names, v1};
 use tokio::time::Instant;
 
 use super::accepted::Accepted;
-use super::demand::{DemandSnapshot, is_not_isolated};
+use super::demand::{DemandSnapshot, isolates};
 use super::dereference::WorkerPod;
 use super::history::PodHistory;
 use super::origin::Creations;
@@ -139,17 +140,11 @@ impl AgentState {
     ) -> Option<Duration> {
         let known = self.last_try.take().filter(|(template, ..)| template == hash);
         let known = known.map(|(_, age, at)| age + (now - at));
-        let shared = || pods.iter().filter(|pod| pod.task.is_none() && pod.hash == hash);
-        let open = shared().filter(|pod| pod.worker.as_ref().is_some_and(is_not_isolated));
-        let takes_tasks =
-            |worker: &v1::WorkerDemand| worker.connected && !worker.draining && !worker.unavailable;
-        let isolating = shared()
-            .filter(|pod| pod.worker.as_ref().is_some_and(|worker| worker.isolated && takes_tasks(worker)));
-        let isolates = isolating.map(|pod| pod.age).min();
-        let youngest = open.map(|pod| pod.age).chain(known).min();
-        let youngest = youngest.filter(|age| isolates.is_none_or(|isolates| isolates >= *age));
-        self.last_try = youngest.map(|age| (hash.to_owned(), age, now));
-        youngest
+        let shared = pods.iter().filter(|pod| pod.task.is_none() && pod.hash == hash);
+        let shown = shared.filter_map(|pod| Some((pod.age, isolates(pod.worker.as_ref()?)?)));
+        let last_try = scaling::last_try(shown.chain(known.map(|age| (age, false))));
+        self.last_try = last_try.map(|age| (hash.to_owned(), age, now));
+        last_try
     }
 
     /// Returns the age that was last observed.
