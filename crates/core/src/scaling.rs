@@ -56,9 +56,10 @@ pub struct WorkerView {
     pub not_isolated: bool,
     /// Whether it was started and has never been connected.
     pub starting: bool,
-    /// Time since the manager of this pool started it as it starts workers now; `None` if another one did, if it has an older
-    /// template, or if unknown.
+    /// Time since it was started; `None` if unknown.
     pub age: Option<Duration>,
+    /// Whether the manager of this pool is known to have started it from the present template: the next one would be like it.
+    pub is_current: bool,
     /// Time without a task; `None` while it has one, or if unknown. Of a starting worker: the time since it was started,
     /// if its manager can withdraw it.
     pub idle_for: Option<Duration>,
@@ -153,10 +154,11 @@ impl WorkerView {
         Slots { isolating, other }
     }
 
-    /// Returns its age and whether it isolates its attempts, if it shows that to the pool that started it.
+    /// Returns its age and whether it isolates its attempts, if it shows that of the next worker.
     fn shown(&self) -> Option<(Duration, bool)> {
         let takes_tasks = takes_tasks(self.connected, self.draining, self.unavailable);
-        Some((self.age?, isolates(self.not_isolated, takes_tasks)?))
+        let isolates = isolates(self.not_isolated, takes_tasks).filter(|_| self.is_current)?;
+        Some((self.age?, isolates))
     }
 
     fn occupied(&self) -> u64 {
@@ -182,7 +184,7 @@ fn is_try_due(pool: &Pool) -> bool {
 /// Returns whether more than one worker beyond need shows already whether it isolates. All but the tasks that wait for isolation
 /// need workers; `other` of these wait or may come. Workers that others started, or from an older template, show nothing.
 fn has_tries(pool: &Pool, other: u64, slots: u64) -> bool {
-    let own = || pool.workers.iter().filter(|worker| !worker.draining && worker.age.is_some());
+    let own = || pool.workers.iter().filter(|worker| !worker.draining && worker.is_current);
     let occupied: u64 = own().map(WorkerView::occupied).sum();
     let needed = occupied.saturating_add(other).div_ceil(slots).max(pool.floor.into());
     own().count() as u64 > needed.saturating_add(1)
@@ -190,7 +192,8 @@ fn has_tries(pool: &Pool, other: u64, slots: u64) -> bool {
 
 /// Returns whether a worker has lately been tried in vain for the tasks that wait for isolation.
 fn was_tried(pool: &Pool, worker: &WorkerView) -> bool {
-    pool.isolated > 0 && worker.not_isolated && worker.age.is_some_and(|age| age < REPLACE_AFTER)
+    let is_recent = worker.age.is_some_and(|age| age < REPLACE_AFTER);
+    pool.isolated > 0 && worker.not_isolated && worker.is_current && is_recent
 }
 
 /// Drains a worker that makes room for another one: it gets no tasks, or, `for_isolation`, none of those that wait, and would keep its
@@ -201,9 +204,9 @@ fn replaced(pool: &Pool, for_isolation: bool) -> Plan {
     }
     let idle = idle(pool);
     let unavailable = idle.iter().find(|(worker, idle)| worker.unavailable && *idle >= REPLACE_AFTER);
-    // One without an age is no try: nothing shows that the next one differs.
-    let is_own = |worker: &WorkerView| worker.not_isolated && worker.age.is_some();
-    let not_isolated = || idle.iter().find(|(worker, _)| for_isolation && is_own(worker));
+    // Any other one shows nothing of the next one.
+    let is_try = |worker: &WorkerView| worker.not_isolated && worker.is_current;
+    let not_isolated = || idle.iter().find(|(worker, _)| for_isolation && is_try(worker));
     let Some((worker, _)) = unavailable.or_else(not_isolated) else { return Plan::default() };
     Plan { drain: vec![worker.name.clone()], for_isolation: !worker.unavailable, ..Plan::default() }
 }
@@ -221,7 +224,8 @@ fn relieved(pool: &Pool, live: u64) -> Vec<String> {
 }
 
 /// Returns the workers that run nothing, in the order in which they are drained: those that have not started yet, those that get
-/// no tasks, then the youngest, so that what was tried in vain ends before the floor, and the longest idle.
+/// no tasks, and those of an older template, which would be replaced; then the youngest, so that what was tried in vain ends before
+/// the floor. Where ages are unknown, the longest idle.
 fn idle(pool: &Pool) -> Vec<(&WorkerView, Duration)> {
     let mut idle: Vec<_> = pool
         .workers
@@ -229,7 +233,7 @@ fn idle(pool: &Pool) -> Vec<(&WorkerView, Duration)> {
         .filter(|worker| (worker.connected || worker.starting) && !worker.draining && worker.running == 0)
         .filter_map(|worker| Some((worker, worker.idle_for?)))
         .collect();
-    let rank = |worker: &WorkerView| (worker.starting, worker.unavailable);
+    let rank = |worker: &WorkerView| (worker.starting, worker.unavailable, !worker.is_current);
     idle.sort_by(|(a, a_idle), (b, b_idle)| {
         rank(b).cmp(&rank(a)).then(a.age.cmp(&b.age)).then(b_idle.cmp(a_idle)).then(a.name.cmp(&b.name))
     });

@@ -65,9 +65,10 @@ pub struct ReportedWorker {
     pub unavailable: bool,
     /// Whether it does not isolate its attempts, by its last statement; false while none is known.
     pub not_isolated: bool,
-    /// Time since the pool's manager started it, or, as the control plane sees it, since it connected; `None` if another one started
-    /// it, if its template is known to be older, or if unknown.
+    /// Time since it was started, or, as the control plane sees it, since it connected; `None` if unknown.
     pub age: Option<Duration>,
+    /// Whether the pool's manager has started it, and its template is not known to be older. False in pools without templates.
+    pub is_current: bool,
     pub idle_for: Option<Duration>,
 }
 
@@ -122,12 +123,13 @@ impl Pool {
                 not_isolated: report.is_some_and(|report| report.not_isolated),
                 starting: *state == ManagedState::Starting,
                 age: report.and_then(|report| report.age),
+                is_current: report.is_some_and(|report| report.is_current),
                 idle_for: report.and_then(|report| report.idle_for),
             });
         }
         let foreign = foreign.into_values().filter(|worker| worker.connected);
         workers.extend(foreign.map(|worker| WorkerView {
-            age: None,
+            is_current: false,
             idle_for: None,
             ..WorkerView::from(worker)
         }));
@@ -170,6 +172,7 @@ impl From<&ReportedWorker> for WorkerView {
             not_isolated: worker.not_isolated,
             starting: false,
             age: worker.age,
+            is_current: worker.is_current,
             idle_for: worker.idle_for,
         }
     }
@@ -246,12 +249,13 @@ mod tests {
 
     #[test]
     fn only_workers_of_the_pool_are_tries() {
-        let open = |name, age: Option<u64>| ReportedWorker {
+        let open = |name, seconds, is_current| ReportedWorker {
             not_isolated: true,
-            age: age.map(Duration::from_secs),
+            age: Some(Duration::from_secs(seconds)),
+            is_current,
             ..reported(name, 0)
         };
-        let all = [open("a", Some(300)), open("b", Some(200)), open("guest", None)];
+        let all = [open("a", 300, true), open("b", 200, true), open("guest", 2, false)];
         let observed = Pool::observed(&Bounds::default(), Backlog::default(), &all);
         assert_eq!(observed.last_try, Some(Duration::from_secs(200)));
     }

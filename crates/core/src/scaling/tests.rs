@@ -153,7 +153,8 @@ fn unavailable_workers_at_the_ceiling_are_replaced() {
 
 /// Returns a worker that does not isolate, and has been idle since it was started.
 fn open(name: &str, seconds: u64) -> WorkerView {
-    WorkerView { not_isolated: true, age: Some(Duration::from_secs(seconds)), ..idle(name, seconds) }
+    let age = Some(Duration::from_secs(seconds));
+    WorkerView { not_isolated: true, age, is_current: true, ..idle(name, seconds) }
 }
 
 /// Returns the same, idle for a second only.
@@ -198,7 +199,7 @@ fn tries_for_isolation_are_paced_by_age() {
     }
     assert_eq!(start(&isolated(9, vec![rested("a", 900), starting("b")])), 0, "it may isolate");
     assert_eq!(start(&isolated(1, vec![rested("a", 900), rested("b", 5)])), 0);
-    let foreign = |name| WorkerView { age: None, idle_for: None, ..open(name, 0) };
+    let foreign = |name| WorkerView { is_current: false, idle_for: None, ..open(name, 0) };
     let pool = isolated(1, vec![foreign("a"), foreign("b")]);
     assert_eq!(start(&pool), 1, "the pool did not start them");
     assert_eq!(start(&Pool { last_try: Some(Duration::from_secs(900)), ..pool }), 1, "nor can it end them");
@@ -265,6 +266,8 @@ fn floor_is_not_ended_for_isolation() {
     assert_eq!(plan(&floor(vec![open("d", 70)])), Plan::default(), "it shows the cause");
     assert_eq!(start(&floor(vec![open("d", 120)])), 1);
     assert_eq!(drain(&floor(vec![open("d", 125), starting("e")])), ["d"]);
+    let older = WorkerView { is_current: false, ..open("d", 70) };
+    assert_eq!(drain(&Pool { ceiling: 4, ..floor(vec![older]) }), ["d"], "it shows nothing");
 }
 
 #[test]
@@ -342,6 +345,14 @@ fn only_idle_workers_drain_after_timeout() {
     assert_eq!(drain(&pool(0, 9, 0, workers.clone())), ["d", "a"]);
     assert_eq!(drain(&pool(4, 9, 0, workers.clone())), ["d"]);
     assert_eq!(drain(&pool(0, 9, 3, workers)), ["d"], "three free slots must stay");
+}
+
+#[test]
+fn older_template_drains_first_then_the_youngest() {
+    let current = |name, seconds| WorkerView { not_isolated: false, ..open(name, seconds) };
+    let older = |name, seconds| WorkerView { is_current: false, ..current(name, seconds) };
+    let workers = vec![current("a", 300), current("b", 200), older("c", 900), older("d", 800)];
+    assert_eq!(drain(&pool(0, 9, 0, workers)), ["d", "c", "b", "a"]);
 }
 
 #[test]

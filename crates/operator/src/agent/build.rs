@@ -226,7 +226,7 @@ fn managed(pod: &WorkerPod, beyond: bool) -> ManagedState {
 
 /// Converts the reports of the agent's own pods, with their idle times, and those of foreign workers.
 fn reported(hash: &str, demand: &DemandSnapshot, shared: &[&WorkerPod]) -> Vec<ReportedWorker> {
-    let convert = |worker: &v1::WorkerDemand, age, idle_for| ReportedWorker {
+    let convert = |worker: &v1::WorkerDemand, pod: Option<&WorkerPod>| ReportedWorker {
         name: names::last(&worker.worker).to_owned(),
         running: u32::try_from(worker.running).unwrap_or_default(),
         storing: u32::try_from(worker.storing).unwrap_or_default(),
@@ -234,14 +234,14 @@ fn reported(hash: &str, demand: &DemandSnapshot, shared: &[&WorkerPod]) -> Vec<R
         connected: worker.connected,
         unavailable: worker.unavailable,
         not_isolated: is_not_isolated(worker),
-        age,
-        idle_for,
+        age: pod.map(|pod| pod.age),
+        is_current: pod.is_some_and(|pod| pod.hash == hash),
+        idle_for: pod.and_then(|pod| pod.idle_for),
     };
-    let age = |pod: &WorkerPod| (pod.hash == hash).then_some(pod.age);
-    let own = shared.iter().filter_map(|pod| Some(convert(pod.worker.as_ref()?, age(pod), pod.idle_for)));
+    let own = shared.iter().filter_map(|pod| Some(convert(pod.worker.as_ref()?, Some(*pod))));
     let foreign = demand.demand.workers.iter();
     let foreign = foreign.filter(|worker| shared.iter().all(|pod| pod.name != names::last(&worker.worker)));
-    own.chain(foreign.map(|worker| convert(worker, None, None))).collect()
+    own.chain(foreign.map(|worker| convert(worker, None))).collect()
 }
 
 #[cfg(test)]

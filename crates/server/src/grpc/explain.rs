@@ -202,8 +202,9 @@ impl Explainer {
             connected: worker.connected,
             unavailable: worker.is_unavailable(),
             not_isolated: is_not_isolated(worker),
+            age: Some(now.since(worker.stats.connected_at)),
             // The operator ends only its own.
-            age: worker.is_pod.then(|| now.since(worker.stats.connected_at)),
+            is_current: worker.is_pod,
             idle_for: worker.stats.idle_since.filter(|_| worker.is_pod).map(|since| now.since(since)),
             ..ReportedWorker::default()
         });
