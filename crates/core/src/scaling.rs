@@ -102,7 +102,7 @@ pub fn plan(pool: &Pool) -> Plan {
     // Once a worker has shown that it does not isolate, the next ones are tried one by one, with at most two more workers than the
     // other tasks need.
     let is_due = missing.isolating > 0 && is_try_due(pool);
-    let is_full = has_tries(pool, other, slots) || all >= ceiling;
+    let is_full = has_enough_tries(pool, other, slots) || all >= ceiling;
     let for_isolation = match pool.last_try {
         None => missing.all().div_ceil(slots),
         Some(_) => u64::from(is_due && !is_full),
@@ -181,9 +181,9 @@ fn is_try_due(pool: &Pool) -> bool {
     !is_starting && pool.last_try.is_none_or(|age| age >= REPLACE_AFTER)
 }
 
-/// Returns whether more than one worker beyond need shows already whether it isolates. All but the tasks that wait for isolation
-/// need workers; `other` of these wait or may come. Workers that others started, or from an older template, show nothing.
-fn has_tries(pool: &Pool, other: u64, slots: u64) -> bool {
+/// Returns whether at least two workers beyond need show whether the next one would isolate: no further one is started to show that.
+/// All but the tasks that wait for isolation need workers; `other` of these wait or may come.
+fn has_enough_tries(pool: &Pool, other: u64, slots: u64) -> bool {
     let own = || pool.workers.iter().filter(|worker| !worker.draining && worker.is_current);
     let occupied: u64 = own().map(WorkerView::occupied).sum();
     let needed = occupied.saturating_add(other).div_ceil(slots).max(pool.floor.into());
