@@ -134,7 +134,7 @@ impl Reconciler<Agent> for Agents {
             return Ok(Action::await_change());
         }
         let name = full_name(agent);
-        let state = self.states.of(agent);
+        let Some(state) = self.states.of(agent, &self.stores) else { return Ok(Action::await_change()) };
         // Never contended: no object is reconciled twice at a time.
         let mut state = state.lock().await;
         let reconciled = self.reconcile_agent(agent, &name, &mut state).await;
