@@ -10,7 +10,7 @@ import { type Unused, useReply } from "../../components/useReply";
 import { Continue } from "../tasks/Continue";
 import { canBeContinued } from "../tasks/continuation";
 import { EditRetry } from "../tasks/EditRetry";
-import { NONE, settle } from "../tasks/settle";
+import { DISMISSED, settle } from "../tasks/settle";
 import { titleOf } from "../tasks/title";
 
 /** Forms of a card, each open on demand: they need all of the specification, which lists have not. */
@@ -26,7 +26,7 @@ export function FailedChecks({ task, onUnused }: { task: Task; onUnused: (unused
   const dismiss = () =>
     send(
       "Dismiss",
-      () => settle(task, NONE),
+      () => settle(task, DISMISSED),
       () => cache.invalidateQueries(),
     );
   return (

@@ -26,7 +26,7 @@ import { EditRetry } from "./EditRetry";
 import { Log } from "./Log";
 import { Lines } from "./lines";
 import { settledBy } from "./replay";
-import { fateOf, isSettled, NONE } from "./settle";
+import { DISMISSED, fateOf, isSettled } from "./settle";
 import { TimelineTable } from "./TimelineTable";
 import { Timeline } from "./timeline";
 import { titleOf } from "./title";
@@ -257,7 +257,7 @@ function Fate({ task }: { task: Task }) {
   if (by === undefined) {
     return null;
   }
-  if (by === NONE.uid) {
+  if (by === DISMISSED.uid) {
     return <p>Dismissed.</p>;
   }
   const { namespace } = placeOf(task.name);

@@ -27,7 +27,7 @@ import { isEnded } from "./ended";
 import { searchOf } from "./filters";
 import { MoreFilters } from "./MoreFilters";
 import { readPage } from "./page";
-import { fateOf, isSettled, isUncertain, repeatable, replace } from "./settle";
+import { createAndSettle, fateOf, isSettled, isUncertain, repeatable } from "./settle";
 import { titleOf } from "./title";
 import { useDeletedTasks } from "./useDeletedTasks";
 import { useNewTasks } from "./useNewTasks";
@@ -85,7 +85,7 @@ const ACTIONS: Action[] = [
     name: "Retry",
     fits: isEnded,
     act: ({ name }, idempotencyKey, _fields, selected) =>
-      replace(selected, idempotencyKey, () => post<Task>(`${name}:retry`, { idempotencyKey })),
+      createAndSettle(selected, idempotencyKey, () => post<Task>(`${name}:retry`, { idempotencyKey })),
   },
 ];
 

@@ -1,7 +1,7 @@
 import { afterEach, expect, test, vi } from "vitest";
 import { ApiError, Code } from "../../api/client";
 import type { Task } from "../../api/types";
-import { fateOf, isUncertain, NONE, repeatable, replace, SettledError, settle } from "./settle";
+import { createAndSettle, DISMISSED, fateOf, isUncertain, repeatable, SettledError, settle } from "./settle";
 
 const LABEL = "rota.dev/replayed";
 const failed: Task = {
@@ -47,7 +47,7 @@ const settledByOther = (by: string): Task => ({
 
 test("a label of another person is kept", async () => {
   const record = serve(settledByOther("copy"));
-  await expect(settle(failed, NONE)).rejects.toThrow("was run again as copy meanwhile: that is kept");
+  await expect(settle(failed, DISMISSED)).rejects.toThrow("was run again as copy meanwhile: that is kept");
   await expect(settle(failed, { uid: "second" })).rejects.toThrow("second was created as well");
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
   // An answer was lost, or both have dismissed it.
@@ -57,7 +57,7 @@ test("a label of another person is kept", async () => {
 test("what another person has settled is not run again", async () => {
   serve(settledByOther("never"));
   const create = vi.fn(async () => ({ uid: "second" }));
-  await expect(replace(failed, "key", create)).rejects.toThrow(
+  await expect(createAndSettle(failed, "key", create)).rejects.toThrow(
     "was dismissed meanwhile: no second task was created",
   );
   expect(create).not.toHaveBeenCalled();
@@ -65,7 +65,7 @@ test("what another person has settled is not run again", async () => {
 
 test("only what no other person has settled is repeated", async () => {
   serve(settledByOther("never"));
-  const settled = await replace(failed, "key", vi.fn()).catch((why: unknown) => why);
+  const settled = await createAndSettle(failed, "key", vi.fn()).catch((why: unknown) => why);
   const both = await settle(failed, { uid: "second" }).catch((why: unknown) => why);
   const offline = { ...failed, name: "namespaces/n/tasks/offline" };
   const all = [
@@ -81,11 +81,11 @@ test("only what no other person has settled is repeated", async () => {
 test("a failed task that is run again is settled, and others are left as they are", async () => {
   // Something else of it has changed.
   const record = serve({ ...failed, etag: "2" });
-  await replace(failed, "key", async () => ({ uid: "copy" }));
+  await createAndSettle(failed, "key", async () => ({ uid: "copy" }));
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
   const ended = { ...failed, status: { state: "TASK_STATE_CANCELLED" as const } };
   const left = serve(ended);
-  expect(await replace(ended, "key", async () => ({ uid: "other" }))).toEqual({ uid: "other" });
+  expect(await createAndSettle(ended, "key", async () => ({ uid: "other" }))).toEqual({ uid: "other" });
   expect(left.labels).toEqual({ team: "shop" });
 });
 
@@ -95,29 +95,29 @@ test("a task that a person has seen settled is run again on purpose", async () =
   // It was dismissed when it was seen, or had not even failed.
   const running = { ...failed, status: { state: "TASK_STATE_RUNNING" as const } };
   for (const seen of [settledByOther("never"), running]) {
-    await expect(replace(seen, "key", create)).rejects.toThrow("was run again as copy meanwhile");
+    await expect(createAndSettle(seen, "key", create)).rejects.toThrow("was run again as copy meanwhile");
   }
   expect(create).not.toHaveBeenCalled();
-  expect(await replace(settledByOther("copy"), "key", create)).toEqual({ uid: "second" });
+  expect(await createAndSettle(settledByOther("copy"), "key", create)).toEqual({ uid: "second" });
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
 });
 
 test("a task restored before its retry is settled", async () => {
   // The person has seen it dismissed.
   const record = serve(failed);
-  await replace(settledByOther("never"), "restored", async () => ({ uid: "copy" }));
+  await createAndSettle(settledByOther("never"), "restored", async () => ({ uid: "copy" }));
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
 });
 
 test("a refusal has the task as it is now", async () => {
   serve(settledByOther("never"));
-  const refusal = await replace(failed, "key", vi.fn()).catch((why: unknown) => why);
+  const refusal = await createAndSettle(failed, "key", vi.fn()).catch((why: unknown) => why);
   if (!(refusal instanceof SettledError)) {
     throw refusal;
   }
   expect(fateOf(refusal.task)).toBe("dismissed");
   const create = vi.fn(async () => ({ uid: "second" }));
-  expect(await replace(refusal.task, "key", create)).toEqual({ uid: "second" });
+  expect(await createAndSettle(refusal.task, "key", create)).toEqual({ uid: "second" });
 });
 
 test("a copy that was created as well is opened by a repetition", async () => {
@@ -128,12 +128,12 @@ test("a copy that was created as well is opened by a repetition", async () => {
     record.etag = "2";
     return { uid: "second" };
   });
-  const refusal = await replace(failed, "both", create).catch((why: unknown) => why);
+  const refusal = await createAndSettle(failed, "both", create).catch((why: unknown) => why);
   if (!(refusal instanceof SettledError)) {
     throw refusal;
   }
   expect(refusal.message).toContain("second was created as well");
-  expect(await replace(refusal.task, "both", create)).toEqual({ uid: "second" });
+  expect(await createAndSettle(refusal.task, "both", create)).toEqual({ uid: "second" });
   expect(create).toHaveBeenCalledTimes(1);
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
 });
@@ -141,10 +141,10 @@ test("a copy that was created as well is opened by a repetition", async () => {
 test("a call repeated after a lost answer returns its own copy", async () => {
   const record = serve(failed, 1);
   const create = vi.fn(async () => ({ uid: "copy" }));
-  await expect(replace(failed, "lost", create)).rejects.toThrow("cannot be reached");
-  expect(await replace(failed, "lost", create)).toEqual({ uid: "copy" });
+  await expect(createAndSettle(failed, "lost", create)).rejects.toThrow("cannot be reached");
+  expect(await createAndSettle(failed, "lost", create)).toEqual({ uid: "copy" });
   expect(create).toHaveBeenCalledTimes(1);
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
   // Another specification would be a second run.
-  await expect(replace(failed, "other", create)).rejects.toThrow("was run again as copy meanwhile");
+  await expect(createAndSettle(failed, "other", create)).rejects.toThrow("was run again as copy meanwhile");
 });

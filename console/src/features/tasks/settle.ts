@@ -6,7 +6,7 @@ import type { Task } from "../../api/types";
 import { isDeadLetter, replayedBy, settledBy } from "./replay";
 
 /** In place of a task that takes the place of another one: none does, as the documentation names it. */
-export const NONE: Task = { uid: "never" };
+export const DISMISSED: Task = { uid: "never" };
 
 /** Copies by the keys of their creation, until it is known that their originals have the label: that answer may be lost. */
 const unconfirmed = new Map<string, Task>();
@@ -16,7 +16,7 @@ const unconfirmed = new Map<string, Task>();
  * person has seen it: what was settled before is run again on purpose. `key` is the idempotency key of the creation: repeated with it,
  * the call continues with the task that it has created.
  */
-export async function replace(seen: Task, key: string, create: () => Promise<Task>): Promise<Task> {
+export async function createAndSettle(seen: Task, key: string, create: () => Promise<Task>): Promise<Task> {
   let known = seen;
   let made = unconfirmed.get(key);
   if (!made) {
@@ -51,7 +51,7 @@ export async function settle(task: Task, made: Task): Promise<void> {
         const labelled = { name, labels: replayedBy(labels, made) };
         await patch(`${name}${query({ updateMask: "labels" })}`, labelled, headers);
       } else if (by !== made.uid) {
-        const result = made === NONE ? "that is kept" : `${made.uid} was created as well`;
+        const result = made === DISMISSED ? "that is kept" : `${made.uid} was created as well`;
         throw new SettledError(latest, result, made);
       }
     },
@@ -65,7 +65,7 @@ export function repeatable(failed: readonly { one: Task; why: unknown }[]): Task
 
 /** Whether the action of a failed call may have been done, although no answer has shown it: a repetition has the same key. */
 export function isUncertain(why: unknown): boolean {
-  return !(why instanceof SettledError) || why.made === NONE;
+  return !(why instanceof SettledError) || why.made === DISMISSED;
 }
 
 /** Whether a task was run again or dismissed. */
@@ -76,7 +76,7 @@ export function isSettled({ labels }: Task): boolean {
 /** Returns what has become of a settled task, in words. */
 export function fateOf({ labels }: Task): string {
   const by = settledBy(labels);
-  return by === NONE.uid ? "dismissed" : `run again as ${visibleLine(by)}`;
+  return by === DISMISSED.uid ? "dismissed" : `run again as ${visibleLine(by)}`;
 }
 
 /**
@@ -87,7 +87,7 @@ export class SettledError extends ApiError {
   constructor(
     readonly task: Task,
     result: string,
-    readonly made = NONE,
+    readonly made = DISMISSED,
   ) {
     super(Code.FAILED_PRECONDITION, `the task was ${fateOf(task)} meanwhile: ${result}`);
   }

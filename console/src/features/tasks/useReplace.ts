@@ -1,7 +1,7 @@
 import { useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
 import type { Task } from "../../api/types";
-import { replace, SettledError } from "./settle";
+import { createAndSettle, SettledError } from "./settle";
 
 /** Replaces a task as the person has seen it: when its form was opened, when `see` was called, or in the refusal of a call. */
 export function useReplace(task: Task) {
@@ -12,7 +12,7 @@ export function useReplace(task: Task) {
     see: () => setSeen(task),
     replace: async (key: string, create: () => Promise<Task>) => {
       try {
-        return await replace(seen, key, create);
+        return await createAndSettle(seen, key, create);
       } catch (error) {
         if (error instanceof SettledError) {
           setSeen(error.task);
