@@ -20,6 +20,9 @@ const SLOW = 10_000;
 
 /** Error of a call, as the API returns it. */
 export class ApiError extends Error {
+  /** Whether the call was made all the same: the next one is another call. */
+  readonly isDone: boolean = false;
+
   constructor(
     readonly code: number,
     message: string,

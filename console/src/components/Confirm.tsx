@@ -1,5 +1,4 @@
-import { type ReactNode, useRef, useState } from "react";
-import { newKey } from "../api/client";
+import { type ReactNode, useState } from "react";
 import { useMayAct } from "./Acting";
 import { Dialog } from "./Dialog";
 
@@ -9,8 +8,7 @@ interface Props {
   name?: string;
   /** What is done, with its extent, as a question. */
   question: string;
-  /** Gets a key that stays the same until the action has succeeded, by which a repeated call is recognized, and the fields. */
-  onConfirm: (key: string, fields: FormData) => Promise<unknown>;
+  onConfirm: (fields: FormData) => Promise<unknown>;
   /** Called when the question is asked: what is shown then is what the person decides on. */
   onOpen?: () => void;
   disabled?: boolean;
@@ -23,16 +21,13 @@ export function Confirm({ label, name, question, onConfirm, onOpen, disabled, ch
   const mayAct = useMayAct();
   const [open, setOpen] = useState(false);
   const [busy, setBusy] = useState(false);
-  const key = useRef("");
   const confirm = async (fields: FormData) => {
     setOpen(false);
     setBusy(true);
-    key.current ||= newKey();
     try {
-      await onConfirm(key.current, fields);
-      key.current = "";
+      await onConfirm(fields);
     } catch {
-      // Shown by the page. The key is kept: the call may have been made all the same.
+      // Shown by the page.
     }
     setBusy(false);
   };

@@ -40,7 +40,7 @@ export function Scale({ agent, act }: { agent: Agent; act: (call: Promise<unknow
         name={`Scale ${own}`}
         question={`How many workers may ${own} have?`}
         onOpen={() => setSeen(agent)}
-        onConfirm={(_key, fields) => set(Number(fields.get("floor")), Number(fields.get("ceiling")))}
+        onConfirm={(fields) => set(Number(fields.get("floor")), Number(fields.get("ceiling")))}
       >
         <label>
           At least

@@ -1,5 +1,7 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
+import { useState } from "react";
+import { ActionKeys } from "../../api/actionKeys";
 import { get, patch, post } from "../../api/client";
 import { useFeed, useWorkflowFeed } from "../../api/feed";
 import { placeOf, query } from "../../api/format";
@@ -71,6 +73,7 @@ export function SchedulesPage() {
 }
 
 function Row({ schedule, act }: { schedule: Schedule; act: (call: Promise<unknown>) => Promise<void> }) {
+  const [keys] = useState(() => new ActionKeys());
   const { name = "", spec = {}, status = {} } = schedule;
   const { namespace, id: own } = placeOf(name);
   const running = status.active ?? [];
@@ -149,7 +152,9 @@ function Row({ schedule, act }: { schedule: Schedule; act: (call: Promise<unknow
             label="Run now"
             name={`Run now: ${own}`}
             question={`Run ${own} now, in addition to its times?`}
-            onConfirm={(idempotencyKey) => act(post(`${name}:run`, { idempotencyKey }))}
+            onConfirm={() =>
+              act(keys.during("run", (idempotencyKey) => post(`${name}:run`, { idempotencyKey })))
+            }
           />
         </span>
       </td>

@@ -1,6 +1,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { useCallback, useEffect, useMemo, useRef, useState } from "react";
+import { ActionKeys } from "../../api/actionKeys";
 import { newer } from "../../api/changes";
 import { get, post } from "../../api/client";
 import { dollars, id, placeOf, query, word } from "../../api/format";
@@ -53,6 +54,7 @@ function OneTask({ name }: { name: string }) {
     (line: number) => void navigate({ to: ".", search: { line }, replace: true, resetScroll: false }),
     [navigate],
   );
+  const [keys] = useState(() => new ActionKeys());
   const mayAct = useMayAct();
   const [lines] = useState(() => new Lines());
   const [timeline] = useState(() => new Timeline());
@@ -143,7 +145,7 @@ function OneTask({ name }: { name: string }) {
             label="Retry"
             question={`${isSettled(seen) ? `It was already ${fateOf(seen)}. ` : ""}Create this task again?`}
             onOpen={see}
-            onConfirm={(key) => act(retry(key))}
+            onConfirm={() => act(keys.during("retry", retry))}
           />
         )}
       </div>

@@ -1,34 +1,30 @@
 import { useInfiniteQuery, useQueryClient } from "@tanstack/react-query";
 import { Link, useNavigate, useSearch } from "@tanstack/react-router";
-import { memo, type ReactNode, useCallback, useMemo, useRef, useState } from "react";
+import { useCallback, useMemo, useRef, useState } from "react";
+import { ActionKeys } from "../../api/actionKeys";
 import { withChange } from "../../api/changes";
-import { get, newKey, patch, post } from "../../api/client";
-import { changeAsSeen, ifMatch } from "../../api/conflict";
 import { forEach } from "../../api/each";
 import { TASKS, useFeed } from "../../api/feed";
-import { counted, dollars, isIn, placeOf } from "../../api/format";
-import { visibleLine } from "../../api/plain";
+import { counted, isIn, placeOf } from "../../api/format";
 import { refresh } from "../../api/refresh";
 import type { Task } from "../../api/types";
 import { troubleOf } from "../../api/useStream";
-import { Acting, useMayAct } from "../../components/Acting";
-import { Age } from "../../components/Age";
+import { useMayAct } from "../../components/Acting";
 import { Confirm } from "../../components/Confirm";
 import { Heading } from "../../components/Heading";
 import { Problem } from "../../components/Problem";
-import { State } from "../../components/State";
 import { hidden, optional, Table } from "../../components/Table";
 import { useRows } from "../../components/useRows";
 import { useNamespace } from "../../namespace";
+import { ACTIONS, type Action, NORMAL } from "./actions";
 import { Board } from "./Board";
 import { ChangeAll } from "./ChangeAll";
 import { without } from "./deleted";
-import { isEnded } from "./ended";
 import { searchOf } from "./filters";
 import { MoreFilters } from "./MoreFilters";
 import { readPage } from "./page";
-import { createAndSettle, fateOf, isSettled, isUncertain, repeatable } from "./settle";
-import { titleOf } from "./title";
+import { isSettled, repeatable } from "./settle";
+import { TaskRow } from "./TaskRow";
 import { useDeletedTasks } from "./useDeletedTasks";
 import { useNewTasks } from "./useNewTasks";
 
@@ -42,70 +38,6 @@ const STATES = [
   "FAILED",
   "CANCELLED",
 ];
-/** Priority of tasks that have none of their own. */
-const NORMAL = 5;
-
-interface Action {
-  name: string;
-  fits: (task: Task) => boolean;
-  /** Gets a key by which a repeated call is recognized, the fields, and the task as it was selected. */
-  act: (task: Task, key: string, fields: FormData, selected: Task) => Promise<unknown>;
-  fields?: ReactNode;
-}
-
-/** The actions on selected tasks, with the tasks that each applies to. */
-const ACTIONS: Action[] = [
-  {
-    name: "Cancel",
-    fits: (task) => !isEnded(task),
-    act: ({ name }) => post(`${name}:cancel`, { reason: "by a person" }),
-  },
-  {
-    name: "Suspend",
-    fits: (task) => !isEnded(task) && task.desiredState !== "DESIRED_STATE_SUSPENDED",
-    act: ({ name }) => desire(name, "DESIRED_STATE_SUSPENDED"),
-  },
-  {
-    name: "Resume",
-    fits: (task) => !isEnded(task) && task.desiredState === "DESIRED_STATE_SUSPENDED",
-    act: ({ name }) => desire(name, "DESIRED_STATE_RUN"),
-  },
-  {
-    name: "Set priority",
-    fits: (task) => !isEnded(task),
-    act: (task, _key, fields) => setPriority(task, Number(fields.get("priority"))),
-    fields: (
-      <label>
-        Priority, from 0 to 10
-        <input name="priority" type="number" min={0} max={10} defaultValue={NORMAL} required />
-      </label>
-    ),
-  },
-  {
-    name: "Retry",
-    fits: isEnded,
-    act: ({ name }, idempotencyKey, _fields, selected) =>
-      createAndSettle(selected, idempotencyKey, () => post<Task>(`${name}:retry`, { idempotencyKey })),
-  },
-];
-
-function desire(name: string | undefined, state: string): Promise<unknown> {
-  return patch(`${name}?updateMask=desiredState`, { name, desiredState: state });
-}
-
-/** Sets a priority, unless someone else has set another one since the person has seen the task. */
-function setPriority(seen: Task, priority: number): Promise<unknown> {
-  const { name = "" } = seen;
-  return changeAsSeen<Task>({
-    what: titleOf(seen),
-    seen,
-    read: () => get<Task>(name),
-    values: (task) => ({ "the priority": `${task?.priority ?? NORMAL}` }),
-    mine: { "the priority": `${priority}` },
-    send: (etag) => patch(`${name}?updateMask=priority`, { name, priority }, ifMatch(etag)),
-  });
-}
-
 /** All tasks of a namespace, filtered by the server. Rows change where they are; new tasks wait for a click. */
 export function TasksPage() {
   const namespace = useNamespace();
@@ -190,25 +122,15 @@ export function TasksPage() {
   // As they were when the question was asked: what changes meanwhile, the person has not seen.
   const asked = useRef<Task[]>([]);
   const chosen = [...selected.values()].map((task) => listed.get(task.name) ?? task);
-  // Of each task, until the outcome of its action is known: those of a batch may end differently.
-  const keys = useRef(new Map<string, string>());
+  const [keys] = useState(() => new ActionKeys());
   const act = async (action: Action, on: Task[], fields: FormData) => {
     setProblem(undefined);
     const seen = new Map(asked.current.map((task) => [task.name, task]));
-    const failed = await forEach(on, async (task) => {
+    // Those of a batch may end differently.
+    const failed = await forEach(on, (task) => {
       const { name = "" } = task;
-      const call = `${action.name} ${name}`;
-      const key = keys.current.get(call) ?? newKey();
-      keys.current.set(call, key);
-      try {
-        await action.act(seen.get(name) ?? task, key, fields, selected.get(name) ?? task);
-        keys.current.delete(call);
-      } catch (why) {
-        if (!isUncertain(why)) {
-          keys.current.delete(call);
-        }
-        throw why;
-      }
+      const as = { asked: seen.get(name) ?? task, selected: selected.get(name) ?? task, fields };
+      return keys.during(`${action.name} ${name}`, (key) => action.act({ ...as, key }));
     });
     if (shownList.current === list) {
       // Those that are left can be tried again, as they were when they were selected.
@@ -242,7 +164,7 @@ export function TasksPage() {
               onOpen={() => {
                 asked.current = on;
               }}
-              onConfirm={(_key, given) => act(action, on, given)}
+              onConfirm={(given) => act(action, on, given)}
             >
               {fields}
             </Confirm>
@@ -365,53 +287,3 @@ export function TasksPage() {
     </>
   );
 }
-
-/** A task in the table. It is drawn again only if it has changed itself. */
-const TaskRow = memo(function TaskRow({
-  task,
-  snippet,
-  isCurrent,
-  isSelected,
-  toggle,
-}: {
-  task: Task;
-  snippet: string | undefined;
-  isCurrent: boolean;
-  isSelected: boolean;
-  toggle: (task: Task) => void;
-}) {
-  return (
-    <tr aria-current={isCurrent}>
-      <Acting>
-        <td>
-          <input
-            type="checkbox"
-            checked={isSelected}
-            onChange={() => toggle(task)}
-            aria-label={`Select ${titleOf(task)}`}
-          />
-        </td>
-      </Acting>
-      <td>
-        <State value={task.status?.state} prefix="TASK_STATE_" />{" "}
-        {isSettled(task) && (
-          <span className="quiet" title={fateOf(task)}>
-            settled
-          </span>
-        )}
-      </td>
-      <td className="name">
-        <Link to="/tasks/$namespace/$id" params={placeOf(task.name)}>
-          {titleOf(task)}
-        </Link>
-        {snippet && <div className="quiet">{visibleLine(snippet)}</div>}
-      </td>
-      <td className="optional">{task.spec?.target?.agent}</td>
-      <td className="optional">{task.priority ?? NORMAL}</td>
-      <td>
-        <Age from={task.createTime} />
-      </td>
-      <td className="optional">{dollars(task.status?.usage?.costMicroUsd)}</td>
-    </tr>
-  );
-});

@@ -1,7 +1,8 @@
 import { afterEach, expect, test, vi } from "vitest";
+import { ActionKeys } from "../../api/actionKeys";
 import { ApiError, Code } from "../../api/client";
 import type { Task } from "../../api/types";
-import { createAndSettle, DISMISSED, fateOf, isUncertain, repeatable, SettledError, settle } from "./settle";
+import { createAndSettle, DISMISSED, fateOf, repeatable, SettledError, settle } from "./settle";
 
 const LABEL = "rota.dev/replayed";
 const failed: Task = {
@@ -74,8 +75,6 @@ test("only what no other person has settled is repeated", async () => {
     { one: offline, why: new ApiError(Code.UNAVAILABLE, "the connection is lost") },
   ];
   expect(repeatable(all)).toEqual([offline]);
-  // A copy of the first may exist: the answer of an earlier call may be lost.
-  expect(all.map(({ why }) => isUncertain(why))).toEqual([true, false, true]);
 });
 
 test("a failed task that is run again is settled, and others are left as they are", async () => {
@@ -120,22 +119,62 @@ test("a refusal has the task as it is now", async () => {
   expect(await createAndSettle(refusal.task, "key", create)).toEqual({ uid: "second" });
 });
 
+/** Creates one task for each key, as a server does: `second`, `third` and so on. `meanwhile` is what happens before it has answered. */
+function creator(meanwhile: () => void) {
+  const names = ["second", "third"];
+  const made = new Map<string, Task>();
+  return async (key: string) => {
+    meanwhile();
+    const task = made.get(key) ?? { uid: names[made.size] ?? "" };
+    made.set(key, task);
+    return task;
+  };
+}
+
 test("a copy that was created as well is opened by a repetition", async () => {
   const record = serve(failed);
-  const create = vi.fn(async () => {
-    // Another person is faster.
-    record.labels = { ...record.labels, [LABEL]: "copy" };
-    record.etag = "2";
-    return { uid: "second" };
-  });
-  const refusal = await createAndSettle(failed, "both", create).catch((why: unknown) => why);
+  const create = creator(() => Object.assign(record, settledByOther("copy")));
+  const refusal = await createAndSettle(failed, "both", () => create("both")).catch((why: unknown) => why);
   if (!(refusal instanceof SettledError)) {
     throw refusal;
   }
   expect(refusal.message).toContain("second was created as well");
-  expect(await createAndSettle(refusal.task, "both", create)).toEqual({ uid: "second" });
-  expect(create).toHaveBeenCalledTimes(1);
+  expect(await createAndSettle(refusal.task, "both", () => create("both"))).toEqual({ uid: "second" });
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "copy" });
+});
+
+test("after a copy that was created as well, Retry creates another one", async () => {
+  const record = serve(failed);
+  let calls = 0;
+  const create = creator(() => {
+    calls += 1;
+    if (calls === 1) {
+      throw new ApiError(Code.UNAVAILABLE, "the connection is lost");
+    }
+    Object.assign(record, settledByOther("copy"));
+  });
+  const keys = new ActionKeys();
+  const retry = (seen: Task) => keys.during("Retry", (key) => createAndSettle(seen, key, () => create(key)));
+  await expect(retry(failed)).rejects.toThrow("the connection is lost");
+  await expect(retry(failed)).rejects.toThrow("second was created as well");
+  expect(await retry(settledByOther("copy"))).toEqual({ uid: "third" });
+});
+
+test("a copy whose label is refused is not created twice by Retry", async () => {
+  const record = serve(failed);
+  const answer = fetch;
+  vi.stubGlobal("fetch", async (address: string, init: RequestInit) =>
+    init.method === "PATCH"
+      ? Response.json({ code: Code.UNAUTHENTICATED, message: "the session has ended" }, { status: 401 })
+      : answer(address, init),
+  );
+  const create = creator(() => {});
+  const keys = new ActionKeys();
+  const retry = () => keys.during("Retry", (key) => createAndSettle(failed, key, () => create(key)));
+  await expect(retry()).rejects.toThrow("a copy was created, but not recorded: the session has ended");
+  vi.stubGlobal("fetch", answer);
+  expect(await retry()).toEqual({ uid: "second" });
+  expect(record.labels).toEqual({ team: "shop", [LABEL]: "second" });
 });
 
 test("a call repeated after a lost answer returns its own copy", async () => {

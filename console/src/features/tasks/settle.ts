@@ -8,7 +8,7 @@ import { isDeadLetter, replayedBy, settledBy } from "./replay";
 /** In place of a task that takes the place of another one: none does, as the documentation names it. */
 export const DISMISSED: Task = { uid: "never" };
 
-/** Copies by the keys of their creation, until it is known that their originals have the label: that answer may be lost. */
+/** Copies by the keys of their creation, until it is certain which label their originals have: that answer may be lost. */
 const unconfirmed = new Map<string, Task>();
 
 /**
@@ -31,9 +31,15 @@ export async function createAndSettle(seen: Task, key: string, create: () => Pro
     unconfirmed.set(key, made);
     known = now;
   }
-  // Only a repetition may know it as settled: a refusal of the first call has shown it.
+  // Only a repetition may know it as settled: the page has been read again.
   if (!isSettled(known)) {
-    await settle(known, made);
+    await settle(known, made).catch((error: unknown) => {
+      if (!(error instanceof SettledError)) {
+        throw unrecorded(error);
+      }
+      unconfirmed.delete(key);
+      throw error;
+    });
   }
   unconfirmed.delete(key);
   return made;
@@ -51,21 +57,29 @@ export async function settle(task: Task, made: Task): Promise<void> {
         const labelled = { name, labels: replayedBy(labels, made) };
         await patch(`${name}${query({ updateMask: "labels" })}`, labelled, headers);
       } else if (by !== made.uid) {
-        const result = made === DISMISSED ? "that is kept" : `${made.uid} was created as well`;
-        throw new SettledError(latest, result, made);
+        const isDone = made !== DISMISSED;
+        const result = isDone ? `${made.uid} was created as well` : "that is kept";
+        throw new SettledError(latest, result, isDone);
       }
     },
   );
 }
 
+/** Returns the error of a call that has created a copy: whatever keeps its label from being set, a repetition continues with it. */
+function unrecorded(why: unknown): unknown {
+  return why instanceof ApiError
+    ? new ApiError(
+        Code.UNAVAILABLE,
+        `a copy was created, but not recorded: ${why.message}`,
+        why.reason,
+        why.hint,
+      )
+    : why;
+}
+
 /** Returns the tasks whose action has failed and may be repeated: those that another person has settled would run a second time. */
 export function repeatable(failed: readonly { one: Task; why: unknown }[]): Task[] {
   return failed.filter(({ why }) => !(why instanceof SettledError)).map(({ one }) => one);
-}
-
-/** Whether the action of a failed call may have been done, although no answer has shown it: a repetition has the same key. */
-export function isUncertain(why: unknown): boolean {
-  return !(why instanceof SettledError) || why.made === DISMISSED;
 }
 
 /** Whether a task was run again or dismissed. */
@@ -80,14 +94,14 @@ export function fateOf({ labels }: Task): string {
 }
 
 /**
- * Refusal of what was settled since a person has seen it. `task` is what a person who reads it knows then, `made` the copy that was
+ * Refusal of what was settled since a person has seen it. `task` is what a person who reads it knows then. It is done if a copy was
  * created as well.
  */
 export class SettledError extends ApiError {
   constructor(
     readonly task: Task,
     result: string,
-    readonly made = DISMISSED,
+    override readonly isDone = false,
   ) {
     super(Code.FAILED_PRECONDITION, `the task was ${fateOf(task)} meanwhile: ${result}`);
   }

@@ -1,6 +1,7 @@
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router";
 import { useEffect, useMemo, useRef, useState } from "react";
+import { ActionKeys } from "../../api/actionKeys";
 import { get, post } from "../../api/client";
 import { id, placeOf, word } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
@@ -51,6 +52,7 @@ function OneWorkflow({ name }: { name: string }) {
   const received = useRef<StepStatus[]>([]);
   const frame = useRef(0);
   const navigate = useNavigate();
+  const [keys] = useState(() => new ActionKeys());
   const mayAct = useMayAct();
   const state = workflow?.status?.state ?? "";
   const link = useStream<WatchWorkflowResponse>(
@@ -119,8 +121,10 @@ function OneWorkflow({ name }: { name: string }) {
     }
   };
   const quietly = (verb: string, body?: unknown) => void act(verb, body).catch(() => {});
-  const rerun = async (idempotencyKey: string, from: { reuseResults?: boolean; steps?: string[] } = {}) => {
-    const next = await act<Workflow>("rerun", { idempotencyKey, ...from });
+  const rerun = async (from: { reuseResults?: boolean; steps?: string[] } = {}) => {
+    const next = await keys.during(JSON.stringify(from), (idempotencyKey) =>
+      act<Workflow>("rerun", { idempotencyKey, ...from }),
+    );
     await navigate({ to: "/workflows/$namespace/$id", params: placeOf(next.name) });
   };
   if (!workflow || !isWhole) {
@@ -170,14 +174,14 @@ function OneWorkflow({ name }: { name: string }) {
           <Confirm
             label="Run what has failed again"
             question="Run the steps again that have not succeeded? The results of the others are taken over."
-            onConfirm={(key) => rerun(key, { reuseResults: true })}
+            onConfirm={() => rerun({ reuseResults: true })}
           />
         )}
         {isEnded && (
           <Confirm
             label="Run again"
             question="Run all steps of this workflow again?"
-            onConfirm={(key) => rerun(key)}
+            onConfirm={() => rerun()}
           />
         )}
         <Acting>
@@ -268,7 +272,7 @@ function OneWorkflow({ name }: { name: string }) {
                     label="Run again from here"
                     name={`Run again from here: ${step.name}`}
                     question={`Run ${visibleLine(step.name)} and what needs it again? The results of the other steps are taken over.`}
-                    onConfirm={(key) => rerun(key, { reuseResults: true, steps: [step.name ?? ""] })}
+                    onConfirm={() => rerun({ reuseResults: true, steps: [step.name ?? ""] })}
                   />
                 )}
               </td>
