@@ -21,6 +21,7 @@ import { Board } from "./Board";
 import { ChangeAll } from "./ChangeAll";
 import { without } from "./deleted";
 import { searchOf } from "./filters";
+import { listOf } from "./listEnd";
 import { MoreFilters } from "./MoreFilters";
 import { readPage } from "./page";
 import { isSettled, repeatable } from "./settle";
@@ -56,7 +57,8 @@ export function TasksPage() {
       TASKS.changes.during(() => readPage(namespace, search, pageParam, signal), withChange),
     getNextPageParam: (page) => page.nextPageToken || undefined,
   });
-  const tasks = useMemo(() => found.data?.pages.flatMap((page) => page.tasks ?? []) ?? [], [found.data]);
+  const listed = useMemo(() => listOf(found.data?.pages ?? []), [found.data]);
+  const { tasks } = listed;
   // What was selected of another list is out of sight: no action may reach it.
   const list = JSON.stringify(key);
   const shownList = useRef(list);
@@ -66,7 +68,7 @@ export function TasksPage() {
     setProblem(undefined);
   }
   const { hasNextPage } = found;
-  const unseen = useNewTasks(list, namespace, search, tasks, found.data?.pages ?? []);
+  const unseen = useNewTasks(list, namespace, search, listed);
   const resetUnseen = unseen.reset;
   const snippets = Object.assign({}, ...(found.data?.pages.map((page) => page.snippets) ?? [])) as Record<
     string,
@@ -93,8 +95,7 @@ export function TasksPage() {
       }
     },
   });
-  const next = found.data?.pages.at(-1)?.nextPageToken;
-  useDeletedTasks(list, namespace, search, { tasks, next }, (deleted) => {
+  useDeletedTasks(list, namespace, search, listed, (deleted) => {
     cache.setQueryData<typeof found.data>(
       key,
       (data) => data && { ...data, pages: data.pages.map((page) => without(page, deleted)) },
@@ -118,10 +119,10 @@ export function TasksPage() {
   );
   const current = useRows(tasks, open, toggle);
   // Those that are listed as they are now.
-  const listed = new Map(tasks.map((task) => [task.name, task]));
+  const latest = new Map(tasks.map((task) => [task.name, task]));
   // As they were when the question was asked: what changes meanwhile, the person has not seen.
   const asked = useRef<Task[]>([]);
-  const chosen = [...selected.values()].map((task) => listed.get(task.name) ?? task);
+  const chosen = [...selected.values()].map((task) => latest.get(task.name) ?? task);
   const [keys] = useState(() => new ActionKeys());
   const act = async (action: Action, on: Task[], fields: FormData) => {
     setProblem(undefined);

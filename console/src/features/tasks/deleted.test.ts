@@ -1,7 +1,8 @@
 import { expect, test } from "vitest";
 import type { Task } from "../../api/types";
-import { deletedOf, type List, without } from "./deleted";
+import { deletedOf, without } from "./deleted";
 import { isEnded } from "./ended";
+import type { List } from "./listEnd";
 import type { Page } from "./page";
 
 const task = (second: number): Task => ({

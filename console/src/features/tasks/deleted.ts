@@ -1,19 +1,10 @@
 import { createdAt } from "../../api/format";
 import type { Task } from "../../api/types";
+import { type List, MAX_PAGES, withBehind } from "./listEnd";
 import type { Page } from "./page";
 
 /** Time between two readings of what is in view, in milliseconds: the feed does not have the tasks that are deleted. */
 export const READ_INTERVAL = 60_000;
-
-/** Pages of one reading. */
-const MAX_PAGES = 10;
-
-/** A list of tasks, newest first, as a page has it. */
-export interface List {
-  tasks: readonly Task[];
-  /** Token of its next page, if there may be one. */
-  next: string | undefined;
-}
 
 /** Place at which a reading has ended. */
 export interface Position {
@@ -51,11 +42,8 @@ export async function deletedOf(
   const isMissing = (task: Task) => isLasting(task) && !found.has(task.name ?? "");
   let isComplete = false;
   for (let pages = 0; !isComplete && pages < MAX_PAGES; pages += 1) {
-    if (below.next && (from || pages > 0)) {
-      // Where the last ones are deleted, those behind the list show that its end was passed.
-      const { tasks = [], nextPageToken } = await read(below.next, createdBefore);
-      const behind = tasks.map(({ name = "" }) => ({ name }));
-      below = { tasks: [...below.tasks, ...behind], next: behind.length > 0 ? undefined : nextPageToken };
+    if (from || pages > 0) {
+      below = await withBehind(below, (token) => read(token, createdBefore));
     }
     const page = await read(token, createdBefore);
     for (const { name = "" } of page.tasks ?? []) {

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import type { Task } from "../../api/types";
+import { listOf } from "./listEnd";
 import { intervalsPerCount, newTasksOf } from "./newTasks";
 import type { Page } from "./page";
 
@@ -25,23 +26,23 @@ function reader(...pages: Page[]) {
 test("a task that comes to match below the first page is counted", async () => {
   const { read, tokens } = reader(page([9, 8], "a"), page([6, 5], "b"), page([4, 3], "c"), page([2]));
   const listed = [page([9, 8], "a"), page([5, 4], "b")];
-  expect(await newTasksOf(listed, read)).toEqual({ fresh: [task(6)], isPart: false });
+  expect(await newTasksOf(listOf(listed), read)).toEqual({ fresh: [task(6)], isPart: false });
   expect(tokens).toEqual(["", "a", "b"]);
 });
 
 test("a newer task with an earlier time does not end the count", async () => {
   const listed = [page([9, 8], "a"), page([7, 6], "b")];
   const first = reader(page([1, 2], "c"), page([9, 8], "a"), page([7, 6], "b"));
-  expect(await newTasksOf(listed, first.read)).toEqual({ fresh: [task(1), task(2)], isPart: false });
+  expect(await newTasksOf(listOf(listed), first.read)).toEqual({ fresh: [task(1), task(2)], isPart: false });
   // The last row has left.
   const second = reader(page([1, 9], "c"), page([8, 7], "d"), page([5, 4], "e"), page([5, 4, 3], "f"));
-  expect(await newTasksOf(listed, second.read)).toEqual({ fresh: [task(1)], isPart: false });
+  expect(await newTasksOf(listOf(listed), second.read)).toEqual({ fresh: [task(1)], isPart: false });
   expect(second.tokens).toEqual(["", "c", "d", "b"]);
 });
 
 test("where nothing is behind the last row, and that has left, all others are new", async () => {
   const { read, tokens } = reader(page([9, 8], "a"), page([1, 7]));
-  expect(await newTasksOf([page([9, 8], "a"), page([7, 6], "b")], read)).toEqual({
+  expect(await newTasksOf(listOf([page([9, 8], "a"), page([7, 6], "b")]), read)).toEqual({
     fresh: [task(1)],
     isPart: false,
   });
@@ -50,7 +51,7 @@ test("where nothing is behind the last row, and that has left, all others are ne
 
 test("where the end of a list is not found, what is older than its last row is not counted", async () => {
   const { read } = reader(page([9, 8], "a"), page([5, 4], "b"), { nextPageToken: "c" });
-  expect(await newTasksOf([page([9, 6], "z")], read)).toEqual({ fresh: [task(8)], isPart: true });
+  expect(await newTasksOf(listOf([page([9, 6], "z")]), read)).toEqual({ fresh: [task(8)], isPart: true });
 });
 
 test("a list of more pages is counted less often, down to those that are read", () => {
@@ -60,28 +61,31 @@ test("a list of more pages is counted less often, down to those that are read", 
 test("reading ends at the last row, or below where it has left", async () => {
   const listed = [page([9, 8], "a"), page([5, 4], "b")];
   const first = reader(page([9, 8, 7], "a"), page([5, 4, 3], "b"));
-  expect(await newTasksOf(listed, first.read)).toEqual({ fresh: [task(7)], isPart: false });
+  expect(await newTasksOf(listOf(listed), first.read)).toEqual({ fresh: [task(7)], isPart: false });
   expect(first.tokens).toEqual(["", "a"]);
   const second = reader(page([9, 8, 7], "a"), page([5, 3], "c"), page([2, 1]), page([3, 2]));
-  expect(await newTasksOf(listed, second.read)).toEqual({ fresh: [task(7)], isPart: false });
+  expect(await newTasksOf(listOf(listed), second.read)).toEqual({ fresh: [task(7)], isPart: false });
   expect(second.tokens).toEqual(["", "a", "c", "b"]);
 });
 
 test("a whole list is counted to the end of the server's", async () => {
   const { read } = reader(page([9, 8], "a"), page([], "b"), page([5, 2]));
-  expect(await newTasksOf([page([9, 8], "a"), page([5])], read)).toEqual({ fresh: [task(2)], isPart: false });
+  expect(await newTasksOf(listOf([page([9, 8], "a"), page([5])]), read)).toEqual({
+    fresh: [task(2)],
+    isPart: false,
+  });
 });
 
 test("of more pages than a list has, and of very many, a part is counted", async () => {
   const all = Array.from({ length: 50 }, (_, index) => page([59 - index], `${index}`));
   const short = reader(...all);
-  expect(await newTasksOf([page([1], "z")], short.read)).toEqual({
+  expect(await newTasksOf(listOf([page([1], "z")]), short.read)).toEqual({
     fresh: [task(59), task(58)],
     isPart: true,
   });
   const long = reader(...all);
   const { fresh, isPart } = await newTasksOf(
-    Array.from({ length: 20 }, () => page([1], "z")),
+    listOf(Array.from({ length: 20 }, () => page([1], "z"))),
     long.read,
   );
   // One of them is that behind the last row.
@@ -90,5 +94,8 @@ test("of more pages than a list has, and of very many, a part is counted", async
 
 test("of an empty list that was searched in part only, nothing is older", async () => {
   const { read } = reader({ nextPageToken: "a" }, page([3]));
-  expect(await newTasksOf([{ nextPageToken: "a" }], read)).toEqual({ fresh: [task(3)], isPart: false });
+  expect(await newTasksOf(listOf([{ nextPageToken: "a" }]), read)).toEqual({
+    fresh: [task(3)],
+    isPart: false,
+  });
 });

@@ -1,9 +1,7 @@
 import type { Task } from "../../api/types";
 import { isWithin } from "../../components/unseen";
+import { type Listed, MAX_PAGES, withBehind } from "./listEnd";
 import type { Page } from "./page";
-
-/** Pages that are read at most, down to the last row of a list. */
-const MAX_PAGES = 10;
 
 /** Returns the intervals between two counts: as many as the pages of a list that each one reads. */
 export const intervalsPerCount = (pages: number) => Math.min(Math.max(1, pages), MAX_PAGES);
@@ -14,18 +12,16 @@ export const intervalsPerCount = (pages: number) => Math.min(Math.max(1, pages),
  * page from a token on: as many as the list has, one more for what is new, and one behind the last row where that has left.
  */
 export async function newTasksOf(
-  pages: readonly Page[],
+  list: Listed,
   read: (token: string) => Promise<Page>,
 ): Promise<{ fresh: Task[]; isPart: boolean }> {
-  const listed = pages.flatMap(({ tasks = [] }) => tasks);
-  const known = new Set(listed.map(({ name }) => name));
-  const next = pages.at(-1)?.nextPageToken ?? "";
+  const known = new Set(list.tasks.map(({ name }) => name));
   // Below it are those of further pages, if there are any.
-  const last = next === "" ? undefined : listed.at(-1);
+  const last = list.next ? list.tasks.at(-1) : undefined;
   const found: Task[] = [];
   let token = "";
   let end = -1;
-  for (let count = 0; count <= pages.length && count < MAX_PAGES; count += 1) {
+  for (let count = 0; count <= list.pages && count < MAX_PAGES; count += 1) {
     const { tasks = [], nextPageToken = "" } = await read(token);
     found.push(...tasks);
     token = nextPageToken;
@@ -36,15 +32,18 @@ export async function newTasksOf(
   }
   let isWhole = token === "";
   if (last && end < 0) {
-    const { tasks = [], nextPageToken = "" } = await read(next);
-    const behind = new Set(tasks.map(({ name }) => name));
+    const { tasks, next } = await withBehind(list, read);
+    const behind = new Set(tasks.slice(list.tasks.length).map(({ name }) => name));
     end = found.findIndex(({ name }) => behind.has(name));
-    isWhole &&= nextPageToken === "";
+    isWhole &&= behind.size === 0 && next === undefined;
   }
   if (end < 0 && isWhole) {
     end = found.length;
   }
   // Where the end is not found, the time is what remains to judge by.
-  const above = end < 0 ? found.filter((task) => isWithin(task, listed, next !== "")) : found.slice(0, end);
+  const above =
+    end < 0
+      ? found.filter((task) => isWithin(task, list.tasks, list.next !== undefined))
+      : found.slice(0, end);
   return { fresh: above.filter(({ name }) => !known.has(name)), isPart: end < 0 };
 }

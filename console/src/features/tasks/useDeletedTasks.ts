@@ -1,9 +1,10 @@
 import { useRef } from "react";
 import type { Task } from "../../api/types";
 import { useReadEvery } from "../../api/useReadEvery";
-import { deletedOf, type List, type Position, READ_INTERVAL } from "./deleted";
+import { deletedOf, type Position, READ_INTERVAL } from "./deleted";
 import { isEnded } from "./ended";
 import type { TaskSearch } from "./filters";
+import type { List } from "./listEnd";
 import { readPage } from "./page";
 
 interface Reading {
