@@ -133,6 +133,23 @@ test("a retry whose question is open sees that another person has settled the ta
   await page.context().close();
 });
 
+test("a label that names no task is no link", async () => {
+  const steps = [{ fail: { message: "no luck" } }];
+  const name = await scripted("labelled by hand", steps, { retry: { maxAttempts: 1 } });
+  await until(name, "TASK_STATE_FAILED");
+  const path = `../../default/tasks/${name.split("/").at(-1)}`;
+  await api("PATCH", `${name}?updateMask=labels`, { labels: { "rota.dev/replayed": path } });
+  const page = await signedIn();
+  await page.goto(`${base}/tasks/default/${name.split("/").at(-1)}`);
+  const fate = page.getByText(`Run again as ${path}.`, { exact: true });
+  await fate.waitFor();
+  assert.equal(await fate.getByRole("link").count(), 0);
+  // Nor is such an address the page of a task.
+  await page.goto(`${base}/tasks/default/${encodeURIComponent(path)}`);
+  await page.getByRole("alert").filter({ hasText: "The address names no task." }).waitFor();
+  await page.context().close();
+});
+
 test("a waiting task shows why, and another cause without a reload", async () => {
   const name = await scripted("impatient", [], { target: { agent: "later" } });
   const page = await signedIn();

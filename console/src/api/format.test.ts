@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { counted, createdAt, dollars, id, isIn, placeOf, query, span, word } from "./format";
+import { counted, createdAt, dollars, id, isIn, isName, isUuid, placeOf, query, span, word } from "./format";
 
 test("names and words", () => {
   expect(id("namespaces/default/tasks/hello")).toBe("hello");
@@ -10,6 +10,28 @@ test("names and words", () => {
 test("the address of a page has the namespace and the id of its resource", () => {
   expect(placeOf("namespaces/team/tasks/hello")).toEqual({ namespace: "team", id: "hello" });
   expect(placeOf(undefined)).toEqual({ namespace: "", id: "" });
+});
+
+test("names and ids are no paths", () => {
+  const uuid = "0198b6a2-6c1e-7f5e-9d3a-5f2d8c1b7e40";
+  for (const text of ["nightly", "build.2-x", uuid]) {
+    expect(isName(text)).toBe(true);
+  }
+  for (const text of [
+    "",
+    ".",
+    "..",
+    `../../other/tasks/${uuid}`,
+    "a/b",
+    "a\\b",
+    "a?b",
+    "a#b",
+    "a%2fb",
+    `${uuid}\n`,
+  ]) {
+    expect([isName(text), isUuid(text)]).toEqual([false, false]);
+  }
+  expect([isUuid(uuid), isUuid("nightly")]).toEqual([true, false]);
 });
 
 test("creation times are compared as times, of which the texts may have parts of a second", () => {

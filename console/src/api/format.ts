@@ -8,6 +8,16 @@ export function placeOf(name: string | undefined): { namespace: string; id: stri
   return { namespace: name?.split("/")[1] ?? "", id: id(name) };
 }
 
+/** Whether a text has the form of an id or a name of a resource: one with `/` or of dots alone would be another path. */
+export function isName(text: string): boolean {
+  return /^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(text);
+}
+
+/** Whether a text is the id of a task or workflow: a UUID. */
+export function isUuid(text: string): boolean {
+  return /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(text);
+}
+
 /** Creation of a resource in milliseconds; `NaN` if it has none. */
 export function createdAt(resource: { createTime?: string } | undefined): number {
   return Date.parse(resource?.createTime ?? "");

@@ -3,7 +3,7 @@ import { useNavigate } from "@tanstack/react-router";
 import { Command } from "cmdk";
 import { useEffect, useState } from "react";
 import { get } from "../api/client";
-import { placeOf, query } from "../api/format";
+import { isName, placeOf, query } from "../api/format";
 import type { Task, Workflow } from "../api/types";
 import { titleOf } from "../features/tasks/title";
 import { nameOf } from "../features/workflows/name";
@@ -14,7 +14,6 @@ import { PAGES } from "./pages";
 const MAX_FOUND = 50;
 /** Time without a key after which the server is asked, in milliseconds. */
 const PAUSE = 200;
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 
 interface Pages {
   pages?: { tasks?: Task[]; workflows?: Workflow[] }[];
@@ -48,7 +47,7 @@ export default function Palette({ onClose, onHelp }: { onClose: () => void; onHe
   const asked = useDeferred(name, PAUSE);
   const named = useQuery({
     queryKey: ["named", namespace(), asked],
-    enabled: NAME.test(asked),
+    enabled: isName(asked),
     // Titles cannot be searched there, names can.
     queryFn: async ({ signal }) => {
       const list = (kind: string) =>
@@ -108,7 +107,7 @@ export default function Palette({ onClose, onHelp }: { onClose: () => void; onHe
           <Command.Item value="Keyboard shortcuts help" onSelect={() => go(onHelp)}>
             Keyboard shortcuts <kbd>?</kbd>
           </Command.Item>
-          {NAME.test(name) && (
+          {isName(name) && (
             <Command.Item
               value={`open task ${name}`}
               keywords={[name]}

@@ -4,7 +4,7 @@ import { useCallback, useEffect, useMemo, useRef, useState } from "react";
 import { ActionKeys } from "../../api/actionKeys";
 import { newer } from "../../api/changes";
 import { get, post } from "../../api/client";
-import { dollars, id, placeOf, query, word } from "../../api/format";
+import { dollars, id, isName, isUuid, placeOf, query, word } from "../../api/format";
 import { visibleLine } from "../../api/plain";
 import type { Explanation, Task, WatchTaskResponse } from "../../api/types";
 import { useStream } from "../../api/useStream";
@@ -41,6 +41,9 @@ const EXPLAIN_INTERVAL = 10_000;
 /** One task: what it waits for or has done first, then its log, live. */
 export function TaskPage() {
   const { namespace, id: task } = useParams({ from: "/tasks/$namespace/$id" });
+  if (!isName(namespace) || !isName(task)) {
+    return <Unread title="Task" error={new Error("The address names no task.")} />;
+  }
   // A page of its own for each task: nothing of the last one stays.
   return <OneTask key={`${namespace}/${task}`} name={`namespaces/${namespace}/tasks/${task}`} />;
 }
@@ -266,9 +269,14 @@ function Fate({ task }: { task: Task }) {
   return (
     <p>
       Run again as{" "}
-      <Link to="/tasks/$namespace/$id" params={{ namespace, id: by }}>
-        {visibleLine(by)}
-      </Link>
+      {isUuid(by) ? (
+        <Link to="/tasks/$namespace/$id" params={{ namespace, id: by }}>
+          {by}
+        </Link>
+      ) : (
+        // Anyone who may update the task can set the label to any text.
+        visibleLine(by)
+      )}
       .
     </p>
   );

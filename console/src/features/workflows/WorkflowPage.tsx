@@ -3,7 +3,7 @@ import { Link, useNavigate, useParams, useSearch } from "@tanstack/react-router"
 import { useEffect, useMemo, useRef, useState } from "react";
 import { ActionKeys } from "../../api/actionKeys";
 import { get, post } from "../../api/client";
-import { id, placeOf, word } from "../../api/format";
+import { id, isName, placeOf, word } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
 import type { StepStatus, WatchWorkflowResponse, Workflow } from "../../api/types";
 import { troubleOf, useStream } from "../../api/useStream";
@@ -34,6 +34,9 @@ const ENDED = /SUCCEEDED|FAILED|CANCELLED/;
 
 export function WorkflowPage() {
   const { namespace, id: workflow } = useParams({ from: "/workflows/$namespace/$id" });
+  if (!isName(namespace) || !isName(workflow)) {
+    return <Unread title="Workflow" error={new Error("The address names no workflow.")} />;
+  }
   return (
     <OneWorkflow key={`${namespace}/${workflow}`} name={`namespaces/${namespace}/workflows/${workflow}`} />
   );
