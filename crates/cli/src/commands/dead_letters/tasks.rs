@@ -6,8 +6,8 @@ use anyhow::Context as _;
 use pbjson_types::FieldMask;
 use rota_proto::labels::{CLUSTER, KIND, REPLAY_OF, REPLAYED};
 use rota_proto::v1::{
-    CreateTaskRequest, GetTaskRequest, ListTasksRequest, RetryTaskRequest, Task, TaskFilter, TaskSpec,
-    TaskState, UpdateTaskRequest,
+    CreateTaskRequest, FailureClass, GetTaskRequest, ListTasksRequest, RetryTaskRequest, Task, TaskFilter,
+    TaskSpec, TaskState, UpdateTaskRequest,
 };
 
 use super::{Found, PAGE_SIZE, Take, Which, key};
@@ -50,13 +50,24 @@ pub(super) async fn find(
         filter: Some(filter(which, take.replayed())),
         ..ListTasksRequest::default()
     };
-    let fits = |task: &Task| task.step.is_none();
+    let fits = |task: &Task| fits(task, &which.class, take);
     let is_copy = |task: &Task| !task.retry_of.is_empty() || task.labels.contains_key(REPLAY_OF);
     super::find(take, limit, fits, is_copy, async |page_token| {
         let page = context.client.list_tasks(ListTasksRequest { page_token, ..request.clone() }).await?;
         Ok((page.tasks, page.next_page_token))
     })
     .await
+}
+
+/// Whether a command takes a failed task. An older control plane ignores filters that it does not know, and lists the tasks all the same.
+fn fits(task: &Task, classes: &[FailureClass], take: Take) -> bool {
+    task.step.is_none()
+        && (take.replayed() || !task.labels.contains_key(REPLAYED))
+        && (classes.is_empty() || class_of(task).is_some_and(|class| classes.contains(&class)))
+}
+
+fn class_of(task: &Task) -> Option<FailureClass> {
+    Some(task.status.as_ref()?.failure.as_ref()?.class())
 }
 
 /// Fails if a task that was named is no dead letter, which filters leave out.
@@ -163,4 +174,32 @@ pub(super) fn table(letters: &[Task]) -> Table {
         table.row(cells.map(|cell| (cell, Paint::Plain)));
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use rota_proto::v1;
+
+    use super::*;
+
+    const OLDEST: Take = Take::Oldest { again: false };
+
+    #[test]
+    fn replayed_tasks_of_older_servers_are_excluded() {
+        let labels = [(REPLAYED.to_owned(), "never".to_owned())].into();
+        let dismissed = Task { labels, ..Task::default() };
+        assert!(!fits(&dismissed, &[], OLDEST));
+        assert!(fits(&dismissed, &[], Take::Newest { replayed: true }));
+        assert!(fits(&Task::default(), &[], OLDEST));
+    }
+
+    #[test]
+    fn other_classes_of_older_servers_are_excluded() {
+        let failure = v1::Failure { class: FailureClass::Overload.into(), ..Default::default() };
+        let status = v1::TaskStatus { failure: Some(failure), ..Default::default() };
+        let task = Task { status: Some(Box::new(status)), ..Task::default() };
+        assert!(fits(&task, &[FailureClass::Source, FailureClass::Overload], OLDEST));
+        assert!(!fits(&task, &[FailureClass::Source], OLDEST));
+        assert!(!fits(&Task::default(), &[FailureClass::Source], OLDEST));
+    }
 }
