@@ -19,6 +19,21 @@ async function waitingTasks(owner) {
   return names;
 }
 
+/** Creates tasks of an owner, which fail, and opens the page that lists them. */
+async function failedTasks(owner, ...titles) {
+  const names = [];
+  for (const title of titles) {
+    const spec = { owner, retry: { maxAttempts: 1 } };
+    names.push(await scripted(title, [{ fail: { message: "no luck" } }], spec));
+  }
+  for (const name of names) {
+    await until(name, "TASK_STATE_FAILED");
+  }
+  const page = await signedIn();
+  await page.goto(`${base}/tasks?owner=${owner}`);
+  return { page, names, rows: page.getByRole("region", { name: "Tasks" }).locator("tbody tr") };
+}
+
 /** Types over the value of a field. */
 async function retype({ type }, page, field, text) {
   await type(page, field, "");
@@ -363,17 +378,7 @@ for (const [way, { press, type, choose }] of Object.entries(WAYS)) {
 
 test("failed tasks retried together wait no more", async () => {
   const owner = "failed-together";
-  const names = [];
-  for (const number of ["one", "two"]) {
-    const spec = { owner, retry: { maxAttempts: 1 } };
-    names.push(await scripted(`${owner} ${number}`, [{ fail: { message: "no luck" } }], spec));
-  }
-  for (const name of names) {
-    await until(name, "TASK_STATE_FAILED");
-  }
-  const page = await signedIn();
-  await page.goto(`${base}/tasks?owner=${owner}`);
-  const rows = page.getByRole("region", { name: "Tasks" }).locator("tbody tr");
+  const { page, names, rows } = await failedTasks(owner, "one", "two");
   await rows.nth(0).getByRole("checkbox").click();
   await rows.nth(1).getByRole("checkbox").click();
   await button(page, "Retry").click();
@@ -390,11 +395,8 @@ test("failed tasks retried together wait no more", async () => {
 
 test("a failed task that someone else has settled is not left selected to be retried", async () => {
   const owner = "settled-by-others";
-  const spec = { owner, retry: { maxAttempts: 1 } };
-  const name = await scripted(owner, [{ fail: { message: "no luck" } }], spec);
-  await until(name, "TASK_STATE_FAILED");
-  const page = await signedIn();
-  await page.goto(`${base}/tasks?owner=${owner}`);
+  const { page, names } = await failedTasks(owner, owner);
+  const [name] = names;
   await page.getByLabel(`Select ${owner}`).check();
   await button(page, "Retry").click();
   // What changes from here on, the person has not seen.
@@ -408,11 +410,8 @@ test("a failed task that someone else has settled is not left selected to be ret
 
 test("a selected task that someone else settles before Retry is run again on purpose only", async () => {
   const owner = "noticed-too-late";
-  const spec = { owner, retry: { maxAttempts: 1 } };
-  const name = await scripted(owner, [{ fail: { message: "no luck" } }], spec);
-  await until(name, "TASK_STATE_FAILED");
-  const page = await signedIn();
-  await page.goto(`${base}/tasks?owner=${owner}`);
+  const { page, names } = await failedTasks(owner, owner);
+  const [name] = names;
   const select = page.getByLabel(`Select ${owner}`);
   const isSettled = page.getByRole("region", { name: "Tasks" }).getByText("settled", { exact: true });
   const dialog = page.getByRole("dialog", { name: "Retry" });
@@ -445,17 +444,7 @@ test("a selected task that someone else settles before Retry is run again on pur
 
 test("a retried task of a batch that failed in part is run again on purpose", async () => {
   const owner = "failed-in-part";
-  const names = [];
-  for (const number of ["one", "two"]) {
-    const spec = { owner, retry: { maxAttempts: 1 } };
-    names.push(await scripted(`${owner} ${number}`, [{ fail: { message: "no luck" } }], spec));
-  }
-  for (const name of names) {
-    await until(name, "TASK_STATE_FAILED");
-  }
-  const page = await signedIn();
-  await page.goto(`${base}/tasks?owner=${owner}`);
-  const rows = page.getByRole("region", { name: "Tasks" }).locator("tbody tr");
+  const { page, names, rows } = await failedTasks(owner, "one", "two");
   // Copies have the same title.
   const [one, two] = names.map((name) => rows.filter({ has: page.locator(`a[href$="/${idOf(name)}"]`) }));
   const dialog = page.getByRole("dialog", { name: "Retry" });
@@ -475,7 +464,7 @@ test("a retried task of a batch that failed in part is run again on purpose", as
   await dialog.getByText("Retry 1 task? Settled already: 1.").waitFor();
   await button(dialog, "Retry").click();
   await page.getByText("1 selected.").waitFor({ state: "detached" });
-  const isCopy = ({ name, spec }) => spec.title === `${owner} one` && !names.includes(name);
+  const isCopy = ({ name, spec }) => spec.title === "one" && !names.includes(name);
   await eventually(async () => (await ownedBy(owner)).filter(isCopy).length === 2, "it is not run again");
   await page.context().close();
 });
