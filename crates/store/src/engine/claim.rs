@@ -1,4 +1,5 @@
-//! Claims: assigns ready tasks to a worker, best rank first over all of its routes.
+//! Claims: assigns ready tasks to a worker, best rank first over all of its routes. Each pass loads what it lacks of all routes in one
+//! call, and payloads only once a task is found that is assigned.
 
 use std::sync::Arc;
 
@@ -11,6 +12,10 @@ use crate::{Backend, Claim, Error, Load, Place, ReadyPage, Refused, Reply};
 
 /// Tasks of one route that avoid the worker and are passed over, and tasks of all routes that get no slot otherwise.
 const MAX_PASSED_OVER: usize = 256;
+/// Ready tasks that are known of all routes together, besides one for each slot, when others get no slot.
+const MAX_AHEAD: usize = 256;
+/// Passes of one claim.
+const MAX_PASSES: usize = 16;
 
 /// Bytes of payloads that the claims of one batch load: tasks beyond them are left to the next claim.
 pub(super) const MAX_PAYLOADS: u64 = 32 * 1024 * 1024;
@@ -44,7 +49,7 @@ impl<B: Backend> Engine<B> {
         }
         let mut progress = Progress::default();
         // Tasks that wait from now on, and those that are left to other agents, make room for the next ones.
-        loop {
+        for _ in 0..MAX_PASSES {
             let before = progress.skipped();
             self.give(&mut claim, now, &mut progress)?;
             let skipped = progress.skipped();
@@ -63,19 +68,9 @@ impl<B: Backend> Engine<B> {
 
     /// Assigns the first ready tasks to the slots of a claim, which are used up.
     fn give(&mut self, claim: &mut Claim, now: Timestamp, progress: &mut Progress) -> Result<(), Error> {
-        let mut best = Vec::new();
-        progress.passed_over = !progress.left.is_empty();
-        // Where many are left to other agents, more are looked at each time.
-        let most = claim.slots.max(progress.left.len());
-        for &route in &claim.routes.clone() {
-            progress.passed_over |= self.candidates(route, claim, most, now, &progress.left, &mut best)?;
-        }
-        best.sort_unstable();
-        best.dedup();
-        best.truncate(most);
+        let best = self.candidates(claim, now, progress)?;
         let Some(agent) = self.agent_of(&claim.namespace, &claim.worker) else { return Ok(()) };
-        self.load_payloads(best.iter().take(claim.slots).map(|(_, key)| *key))?;
-        for (_, key) in best {
+        for (index, &key) in best.iter().enumerate() {
             if claim.slots == 0 {
                 break;
             }
@@ -105,9 +100,6 @@ impl<B: Backend> Engine<B> {
             if of_agent == Use::Forbidden {
                 continue;
             }
-            if self.write_set.get(key).is_none_or(|entry| entry.payload.is_none()) {
-                break;
-            }
             let reserved = match self.fund(key, &agent, &claim.not_isolating, now)? {
                 Funds::Enough(reserved) => reserved,
                 Funds::Waits => {
@@ -120,6 +112,12 @@ impl<B: Backend> Engine<B> {
                     continue;
                 }
             };
+            if self.lacks_payload(key) {
+                self.load_payloads(&best[index..], claim.slots)?;
+                if self.lacks_payload(key) {
+                    break;
+                }
+            }
             let command = self.assignment(&claim.namespace, claim.worker.clone(), agent.clone(), reserved);
             let assigned = usize::from(self.apply(key, command, now)?.is_ok());
             if let (Use::AsProbe, 1, Some(credential)) = (of_agent, assigned, claim.probes) {
@@ -131,58 +129,88 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    fn payload_room(&self) -> u64 {
-        MAX_PAYLOADS.saturating_sub(self.write_set.payload_bytes)
+    fn lacks_payload(&self, key: TaskKey) -> bool {
+        self.write_set.get(key).is_none_or(|entry| entry.payload.is_none())
     }
 
-    /// Loads the payloads of tasks in one call, in order, as far as the batch may.
-    fn load_payloads(&mut self, keys: impl Iterator<Item = TaskKey>) -> Result<(), Error> {
-        let lacks = |key: &TaskKey| self.write_set.get(*key).is_some_and(|entry| entry.payload.is_none());
-        let payloads: Vec<_> = keys.filter(lacks).collect();
-        if payloads.is_empty() {
+    /// Loads the payloads of the first of these tasks in one call, in order, as far as the batch may.
+    fn load_payloads(&mut self, keys: &[TaskKey], most: usize) -> Result<(), Error> {
+        let payload_bytes = MAX_PAYLOADS.saturating_sub(self.write_set.payload_bytes);
+        if payload_bytes == 0 {
             return Ok(());
         }
-        let payload_bytes = self.payload_room();
+        let payloads = keys.iter().take(most).copied().filter(|key| self.lacks_payload(*key)).collect();
         self.fetch(&Load { payloads, payload_bytes, ..Load::default() }).map(drop)
     }
 
-    /// Adds the first ready tasks of a route, in the current state of the batch, but for those that are left to other agents.
-    /// Returns whether some avoid the worker and were passed over.
+    /// Returns the first ready tasks of the routes of a claim, in the current state of the batch, but for those that are left to
+    /// other agents and those that avoid the worker.
     fn candidates(
         &mut self,
-        route: RouteId,
         claim: &Claim,
-        most: usize,
         now: Timestamp,
-        left: &KeySet,
-        best: &mut Vec<Place>,
-    ) -> Result<bool, Error> {
-        let shared = claim.shared.contains(&route);
-        let mut slots = most + left.len();
-        loop {
-            let queue = self.write_set.queues.entry(route).or_default();
-            if let Some(wanted) = queue.wanted(slots) {
-                let payload_bytes = self.payload_room();
-                let payloads = claim.routes.len() == 1;
-                let page = ReadyPage { route, after: None, limit: wanted, payloads };
-                self.fetch(&Load { ready: vec![page], payload_bytes, ..Load::default() })?;
-                continue;
-            }
-            let found: Vec<_> = queue.best(slots).collect();
-            let (mut fit, mut avoiding) = (Vec::with_capacity(most), 0);
-            for place in found.iter().filter(|place| !left.contains(&place.1)) {
-                if shared && self.load(place.1)?.is_some_and(|task| task.avoids(&claim.worker.worker, now)) {
-                    avoiding += 1;
-                } else {
-                    fit.push(*place);
+        progress: &mut Progress,
+    ) -> Result<Vec<TaskKey>, Error> {
+        let (left, skipped) = (&progress.left, progress.skipped());
+        // Where many get no slot, more are looked at each time.
+        let least = claim.slots.max(left.len());
+        let most = least.max(skipped.min(MAX_PASSED_OVER.saturating_sub(skipped)));
+        // That many of a route: all of them may come from one, but rarely do.
+        let each = most.min(least.max(skipped.min(MAX_AHEAD / claim.routes.len().max(1))));
+        let (mut best, mut passed_over) = (Vec::new(), !left.is_empty());
+        // Behind this place, there may be ready tasks that are not known.
+        let mut end: Option<Place> = None;
+        let mut wanted: Vec<_> = claim.routes.iter().map(|route| (*route, each + left.len())).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        while !wanted.is_empty() {
+            self.load_ready(&wanted)?;
+            let mut again = Vec::new();
+            for (route, slots) in wanted {
+                let Some(queue) = self.write_set.queues.get(&route) else { continue };
+                // The batch has changed some of those that were loaded.
+                if queue.wanted(slots).is_some() {
+                    again.push((route, slots));
+                    continue;
                 }
+                let limit = slots.max(most + left.len());
+                let found: Vec<_> = queue.best(limit).collect();
+                let is_all = found.len() < limit && queue.count().is_some();
+                let is_shared = claim.shared.contains(&route);
+                let avoids = |key: TaskKey| {
+                    let entry = self.write_set.get(key).filter(|_| is_shared);
+                    entry.is_some_and(|entry| entry.task.avoids(&claim.worker.worker, now))
+                };
+                let not_left = found.iter().filter(|(_, key)| !left.contains(key));
+                let (avoiding, fit): (Vec<Place>, Vec<Place>) =
+                    not_left.copied().partition(|(_, key)| avoids(*key));
+                if fit.len() < each && !is_all && avoiding.len() < MAX_PASSED_OVER {
+                    again.push((route, (each + left.len() + avoiding.len()).max(2 * slots)));
+                    continue;
+                }
+                if fit.len() >= each && !is_all {
+                    end = end.into_iter().chain(found.last().copied()).min();
+                }
+                passed_over |= !avoiding.is_empty();
+                best.extend(fit);
             }
-            let whole = found.len() < slots;
-            if fit.len() >= most || whole || avoiding >= MAX_PASSED_OVER {
-                best.extend(fit.into_iter().take(most));
-                return Ok(avoiding > 0);
-            }
-            slots = most + left.len() + avoiding;
+            wanted = again;
         }
+        progress.passed_over = passed_over;
+        best.retain(|place| end.is_none_or(|end| *place <= end));
+        best.sort_unstable();
+        best.truncate(most);
+        Ok(best.into_iter().map(|(_, key)| key).collect())
+    }
+
+    /// Loads ready tasks of the routes of which fewer are known than wanted, in one call.
+    fn load_ready(&mut self, wanted: &[(RouteId, usize)]) -> Result<(), Error> {
+        let queues = &mut self.write_set.queues;
+        let page = |(route, slots): &(RouteId, usize)| {
+            let limit = queues.entry(*route).or_default().wanted(*slots)?;
+            Some(ReadyPage { route: *route, after: None, limit, payloads: false })
+        };
+        let ready = wanted.iter().filter_map(page).collect();
+        self.fetch(&Load { ready, ..Load::default() }).map(drop)
     }
 }

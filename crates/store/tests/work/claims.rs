@@ -1,12 +1,13 @@
-//! Rows and bytes that claims load.
+//! Calls of claims, and the rows and bytes that they load.
 
 use bytes::Bytes;
 use rota_core::RouteId;
+use rota_core::spending::{Budget, Scope};
 use rota_core::target::Target;
 use rota_store::engine::Engine;
 use rota_store::{Claim, Command, Reply};
 
-use super::{Counting, calls, create, hello, namespace, put_agent, worker};
+use super::{Calls, Counting, calls, create, hello, namespace, put_agent, worker};
 
 fn claim(routes: std::ops::Range<u32>, slots: usize) -> Command {
     Command::Claim(Claim {
@@ -61,5 +62,42 @@ fn claims_of_a_batch_load_bounded_payloads() {
             assert!(given > 0 && given <= 33, "{given}");
             left -= given;
         }
+    }
+}
+
+/// Returns the calls of a claim of one slot on so many routes, of which each has so many tasks, while the budget is spent.
+fn claim_without_money(routes: u32, tasks: usize) -> Calls {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0), hello(0)]);
+    let count = routes as usize;
+    let needing =
+        |number: usize| create(number, Target::Capabilities([format!("c{}", number % count)].into()), None);
+    calls(&mut engine, (0..count * tasks).map(needing).collect());
+    let budget = Budget { daily: Some(100), ..Budget::default() };
+    let spend = Command::CorrectAccount {
+        namespace: namespace(),
+        scope: Scope::Namespace,
+        today: Some(200),
+        this_month: Some(200),
+    };
+    let limit = Command::PutBudget { namespace: namespace(), budget, expected: None };
+    calls(&mut engine, vec![spend, limit]);
+    while engine.has_backlog() {
+        calls(&mut engine, Vec::new());
+    }
+    let (claimed, replies) = calls(&mut engine, vec![claim(1..routes + 1, 1)]);
+    assert!(matches!(replies[..], [Reply::Claimed(0)]), "{replies:?}");
+    assert_eq!((claimed.writes, claimed.tasks_written), (1, 256), "those wait from now on");
+    assert!(claimed.payload_bytes <= 4, "nothing is assigned: {claimed:?}");
+    claimed
+}
+
+#[test]
+fn loads_are_independent_of_tasks_that_wait() {
+    let few = claim_without_money(1, 300);
+    assert_eq!(few, claim_without_money(1, 2000));
+    let (some, many) = (claim_without_money(8, 100), claim_without_money(64, 20));
+    for claimed in [few, some, many] {
+        assert!(claimed.loads <= 10 && claimed.rows_read <= 6 * 256, "{claimed:?}");
     }
 }
