@@ -217,8 +217,7 @@ impl<B: Backend> Engine<B> {
             while let Some(key) = next {
                 self.load_workflow(key)?;
                 let _ = self.apply_workflow(key, workflow::Command::Spend { micro_usd }, now);
-                let around = self.write_set.workflows.workflow(key).and_then(|one| one.parent.as_ref());
-                next = around.filter(|place| place.step.counts_cost).map(|place| place.step.workflow);
+                next = self.write_set.workflows.counting_around(key);
             }
         }
         Ok(())

@@ -70,6 +70,7 @@ impl<B: Backend> Engine<B> {
     fn give(&mut self, claim: &mut Claim, now: Timestamp, progress: &mut Progress) -> Result<(), Error> {
         let best = self.candidates(claim, now, progress)?;
         let Some(agent) = self.agent_of(&claim.namespace, &claim.worker) else { return Ok(()) };
+        self.load_payers(&best)?;
         for (index, &key) in best.iter().enumerate() {
             if claim.slots == 0 {
                 break;

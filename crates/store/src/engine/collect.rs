@@ -199,6 +199,10 @@ impl<B: Backend> Engine<B> {
         }
         load.ids.extend(task.parent.and_then(|id| find((task.namespace.clone(), id))));
         load.threads.extend(threads::thread_of(task));
+        if create.offer.is_some() {
+            let payers = task.step.iter().flat_map(|place| place.paid_by.iter().copied());
+            load.workflows.keys.extend(payers);
+        }
         if let Some(key) = &create.key {
             load.idempotency_keys.push((task.namespace.clone(), key.clone()));
         }

@@ -9,11 +9,13 @@ use rota_core::spending::{Budget, BudgetWait, Period, Scope, WhenExhausted};
 use rota_core::target::Target;
 use rota_core::task::{Command, Desired, State, Task};
 use rota_core::workflow::Workflow;
-use rota_core::{AgentName, Namespace, TaskKey, Timestamp};
+use rota_core::{AgentName, Namespace, TaskKey, Timestamp, WorkflowKey};
 
 use super::budgets::{is_bound, keys, waits};
 use super::{AgentKey, Engine};
-use crate::{AccountKey, Backend, Error, FollowUp, Load, Refused, WaitKey, WaitsKey, WaitsPage};
+use crate::{
+    AccountKey, Backend, Error, FollowUp, Load, Refused, WORKFLOW_MEMBER, WaitKey, WaitsKey, WaitsPage,
+};
 
 /// Waiting tasks among which those with the best ranks continue when a budget has room again.
 pub(super) const MAX_CANDIDATES: usize = 64;
@@ -119,6 +121,20 @@ impl<B: Backend> Engine<B> {
         self.write_set.full.insert((task.namespace.clone(), wait.scope.clone()));
         let _ = self.apply(key, Command::AwaitBudget(wait), now)?;
         Ok(Funds::Waits)
+    }
+
+    /// Returns the workflows whose budgets pay for tasks, as far as they are not known.
+    pub(super) fn payers(&self, tasks: impl Iterator<Item = TaskKey>) -> impl Iterator<Item = WorkflowKey> {
+        let places = tasks.filter_map(|key| self.write_set.get(key)?.task.step.as_ref());
+        let payers = places.flat_map(|place| place.paid_by.iter().copied());
+        payers.filter(|key| !self.write_set.workflows.records.contains_key(key))
+    }
+
+    /// Loads the workflows whose budgets pay for tasks, in one call.
+    pub(super) fn load_payers(&mut self, tasks: &[TaskKey]) -> Result<(), Error> {
+        let payers = self.payers(tasks.iter().copied());
+        let payers: Vec<_> = payers.map(|key| (key, WORKFLOW_MEMBER)).collect();
+        self.load_steps(payers)
     }
 
     /// Returns what the budgets of the workflows of a task leave, besides what its other tasks have reserved.

@@ -204,8 +204,8 @@ impl<B: Backend> Engine<B> {
     fn execute(&mut self, batch: Vec<Command>, now: Timestamp, continues: bool) -> Result<Answers, Error> {
         self.begin();
         let load = self.collect(&batch, now);
-        self.fetch(&load)?;
-        self.fetch_linked(&load, &batch)?;
+        let pages = self.fetch(&load)?;
+        self.fetch_linked(&load, &pages.ready, &batch)?;
         let mut answers = Vec::with_capacity(batch.len());
         for command in batch {
             answers.push(self.command(command, now)?);

@@ -1,13 +1,13 @@
 //! Second load of a batch: what the records lead to that the first one has returned. Without it, each command would load by
 //! itself.
 
-use rota_core::TaskKey;
-use rota_core::task::{self, Desired, Task};
+use rota_core::task::{self, Desired, EventEffect, Task};
+use rota_core::{TaskKey, WorkflowKey};
 
 use super::collect::may_end;
 use super::follow_ups::MAX_FOLLOW_UPS;
 use super::{Engine, KeySet, threads};
-use crate::{Backend, Command, DependentsPage, Error, Load};
+use crate::{Backend, Command, DependentsPage, Error, Load, Place, WORKFLOW_MEMBER};
 
 /// Whether a command ends a task that is not on a worker.
 fn cancels(command: &task::Command) -> bool {
@@ -16,10 +16,27 @@ fn cancels(command: &task::Command) -> bool {
     *desired == Some(Desired::Cancelled)
 }
 
+/// Whether a command reports what an attempt has used.
+fn reports_usage(command: &task::Command) -> bool {
+    match command {
+        task::Command::Report { items, .. } => {
+            items.iter().any(|item| matches!(item.effect, EventEffect::Usage(_)))
+        }
+        task::Command::Finish { usage, .. } => usage.is_some(),
+        _ => false,
+    }
+}
+
 impl<B: Backend> Engine<B> {
     /// Loads the first tasks that wait for new objects of the batch, as many as it may visit, the last tasks of the threads
-    /// that new ones join, and what the ends of tasks concern.
-    pub(super) fn fetch_linked(&mut self, load: &Load, batch: &[Command]) -> Result<(), Error> {
+    /// that new ones join, what the ends of tasks concern, the workflows that pay for ready tasks, and those for which reported costs
+    /// count: one more load for each level of nested ones.
+    pub(super) fn fetch_linked(
+        &mut self,
+        load: &Load,
+        ready: &[Vec<Place>],
+        batch: &[Command],
+    ) -> Result<(), Error> {
         let waiting = load.waits.iter().flat_map(|page| self.write_set.waits.stored(&page.key));
         let waiting = waiting.copied().filter(|key| !self.knows(*key)).take(MAX_FOLLOW_UPS);
         let joined = threads::joined(batch);
@@ -29,8 +46,44 @@ impl<B: Backend> Engine<B> {
         tasks.dedup();
         let mut linked = Load { tasks, ..Load::default() };
         self.collect_ends(batch, &mut linked);
+        let claimed = ready.iter().flatten().map(|(_, key)| *key);
+        linked.workflows.keys.extend(self.payers(claimed));
+        let records = &self.write_set.workflows.records;
+        let mut around = self.counting_around(&self.counting(batch));
+        linked.workflows.keys.extend(around.iter().copied().filter(|key| !records.contains_key(key)));
+        linked.workflows.deduplicate();
         self.fetch(&linked)?;
-        self.load_predecessors(linked.ids)
+        self.load_predecessors(linked.ids)?;
+        while !around.is_empty() {
+            around = self.counting_around(&around);
+            self.load_steps(around.iter().map(|key| (*key, WORKFLOW_MEMBER)))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the workflows for which the costs count that a batch reports.
+    fn counting(&self, batch: &[Command]) -> Vec<WorkflowKey> {
+        // Those of tasks on workers are loaded by now.
+        if self.write_set.workflows.records.is_empty() {
+            return Vec::new();
+        }
+        let reported = |command: &Command| match command {
+            Command::Task { namespace, id, command } if reports_usage(command) => {
+                let (task, _) = self.record(self.known(&(namespace.clone(), *id))?)?;
+                task.step.as_ref().filter(|place| place.counts_cost).map(|place| place.workflow)
+            }
+            _ => None,
+        };
+        batch.iter().filter_map(reported).collect()
+    }
+
+    /// Returns the workflows around known ones for which the costs of these count too.
+    fn counting_around(&self, workflows: &[WorkflowKey]) -> Vec<WorkflowKey> {
+        let set = &self.write_set.workflows;
+        let mut around: Vec<_> = workflows.iter().filter_map(|key| set.counting_around(*key)).collect();
+        around.sort_unstable();
+        around.dedup();
+        around
     }
 
     /// Adds what the ends of tasks need whose records are known by now: their threads, the tasks before them in these, and their

@@ -82,6 +82,12 @@ impl WorkflowSet {
         self.steps.get(&key)?.as_ref().map(|entry| &entry.step)
     }
 
+    /// Returns the workflow around a known one, if the costs of that count for it too.
+    pub(super) fn counting_around(&self, key: WorkflowKey) -> Option<WorkflowKey> {
+        let place = &self.workflow(key)?.parent.as_ref()?.step;
+        place.counts_cost.then_some(place.workflow)
+    }
+
     /// Whether the batch has created a workflow, or added steps to it: their rows are not there yet.
     pub(super) fn has_new_rows(&self, key: WorkflowKey) -> bool {
         let record = self.records.get(&key);

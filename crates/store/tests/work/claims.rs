@@ -1,13 +1,17 @@
 //! Calls of claims, and the rows and bytes that they load.
 
 use bytes::Bytes;
-use rota_core::RouteId;
 use rota_core::spending::{Budget, Scope};
 use rota_core::target::Target;
+use rota_core::task::{self, AttemptRef, EventEffect, Item, WorkerRef};
+use rota_core::usage::Usage;
+use rota_core::workflow::{Parent, StepRef, Workflow};
+use rota_core::{Fence, RouteId};
 use rota_store::engine::Engine;
 use rota_store::{Claim, Command, Reply};
 
-use super::{Calls, Counting, calls, create, hello, namespace, put_agent, worker};
+use super::rounds::{step, workflow};
+use super::{Calls, Counting, NOW, agent, calls, create, hello, id, namespace, on, put_agent, worker};
 
 fn claim(routes: std::ops::Range<u32>, slots: usize) -> Command {
     Command::Claim(Claim {
@@ -100,4 +104,76 @@ fn loads_are_independent_of_tasks_that_wait() {
     for claimed in [few, some, many] {
         assert!(claimed.loads <= 10 && claimed.rows_read <= 6 * 256, "{claimed:?}");
     }
+}
+
+/// Creates so many workflows.
+fn workflows(
+    engine: &mut Engine<Counting>,
+    count: usize,
+    change: impl Fn(usize, &mut Workflow),
+) -> Vec<Workflow> {
+    let first = usize::try_from(engine.revision()).unwrap();
+    let create = |number: usize| {
+        workflow(first + number, |workflow| change(number, workflow), vec![step(0, None, false)])
+    };
+    let (_, replies) = calls(engine, (0..count).map(create).collect());
+    let created = replies.iter().map(|reply| match reply {
+        Reply::Workflow { workflow, .. } => Workflow::clone(workflow),
+        other => panic!("{other:?}"),
+    });
+    created.collect()
+}
+
+fn place_in(workflow: &Workflow) -> StepRef {
+    StepRef::of(workflow, &step(0, None, false).step, 1, 0)
+}
+
+/// Returns the creation of a task of the first step of a workflow.
+fn task_of(workflow: &Workflow, number: usize, offer: Option<WorkerRef>) -> Command {
+    let Command::Create(mut create) = create(number, Target::Agent(agent(0)), offer) else { unreachable!() };
+    create.task.step = Some(Box::new(place_in(workflow)));
+    Command::Create(create)
+}
+
+#[test]
+fn workflows_that_pay_are_loaded_together() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0), hello(0)]);
+    let limited = workflows(&mut engine, 64, |_, workflow| workflow.budget_micro_usd = Some(1_000_000));
+    let tasks = |first: usize, offer: Option<WorkerRef>| {
+        let task = |(at, workflow): (usize, &Workflow)| task_of(workflow, first + at, offer.clone());
+        limited.iter().enumerate().map(task).collect::<Vec<_>>()
+    };
+    let (offered, _) = calls(&mut engine, tasks(100, Some(worker(0))));
+    assert_eq!((offered.loads, offered.workflow_loads), (1, 1), "with the batch: {offered:?}");
+    calls(&mut engine, tasks(0, None));
+    let (claimed, replies) = calls(&mut engine, vec![claim(1..2, 64)]);
+    assert!(matches!(replies[..], [Reply::Claimed(64)]), "{replies:?}");
+    assert_eq!((claimed.loads, claimed.workflow_loads), (2, 1), "ready tasks, then workflows: {claimed:?}");
+}
+
+#[test]
+fn workflows_around_that_count_costs_are_loaded_together() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0), hello(0)]);
+    let outer = workflows(&mut engine, 32, |_, workflow| workflow.counts_cost = true);
+    let inner = workflows(&mut engine, 32, |number, workflow| {
+        let around = &outer[number];
+        let parent = Parent { step: place_in(around), depth: 1, root: around.key };
+        (workflow.parent, workflow.counts_cost) = (Some(Box::new(parent)), true);
+    });
+    let tasks = inner.iter().enumerate().map(|(number, of)| task_of(of, number, Some(worker(0))));
+    calls(&mut engine, tasks.collect());
+    let report = |number| {
+        let usage = Usage { cost_micro_usd: 5, ..Usage::default() };
+        let items = vec![Item { at: NOW, payload: "used".into(), effect: EventEffect::Usage(usage) }];
+        let attempt = AttemptRef { by: worker(0), fence: Fence(1) };
+        on(id(number), task::Command::Report { attempt, first: 1, items })
+    };
+    engine.backend().calls = Calls::default();
+    let outcome = engine.run((0..32).map(report).collect(), NOW).unwrap();
+    let counted = outcome.commit.workflows.iter().filter(|workflow| workflow.cost_micro_usd == 5);
+    assert_eq!(counted.count(), 64, "each, and the one around it");
+    let reported = engine.backend().calls;
+    assert_eq!((reported.loads, reported.workflow_loads), (2, 2), "a level at a time: {reported:?}");
 }

@@ -17,13 +17,13 @@ use super::{
     Calls, Counting, NOW, agent, calls, cancel, create, dependents, id, namespace, needing, put_agent,
 };
 
-fn workflow(number: usize, change: impl FnOnce(&mut Workflow), steps: Vec<NewStep>) -> Command {
+pub(super) fn workflow(number: usize, change: impl FnOnce(&mut Workflow), steps: Vec<NewStep>) -> Command {
     let mut workflow = Workflow::new(WorkflowId(Uuid::from_u128(number as u128 + 1)), namespace());
     change(&mut workflow);
     WorkflowCommand::Create(Box::new(CreateWorkflow::new(workflow, steps))).into()
 }
 
-fn step(index: usize, needs: Option<usize>, has_dependents: bool) -> NewStep {
+pub(super) fn step(index: usize, needs: Option<usize>, has_dependents: bool) -> NewStep {
     let mut step = Step::new(format!("s{index}"), Kind::Signal { timeout: None });
     (step.needs, step.has_dependents) = (u32::from(needs.is_some()), has_dependents);
     let needs = needs.map(|step| Need { step: u32::try_from(step).unwrap(), continues: false });
