@@ -66,7 +66,7 @@ macro_rules! conformance {
             dependencies {
                 dependencies_in_any_creation_order alias_resolves_to_newest_at_creation
                 missing_alias_resolves_to_first_created failed_dependency_applies_its_policy failure_propagates_along_a_chain
-                dependency_results_are_dispatched children_results_are_dispatched result_reaches_dependent_of_same_batch results_of_one_commit_are_bounded other_namespaces_are_no_dependencies
+                dependency_results_are_dispatched children_results_are_dispatched result_reaches_dependent_of_same_batch results_of_one_commit_are_bounded results_of_one_assignment_are_bounded other_namespaces_are_no_dependencies
             }
             cycles {
                 cycle_of_one cycle_of_two cycle_of_three cycle_of_fifty large_cycle_fails_in_pieces cycle_by_alias members_continue_after_a_broken_cycle search_survives_a_restart dependents_of_a_cycle_fail

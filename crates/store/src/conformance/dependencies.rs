@@ -248,3 +248,23 @@ pub async fn results_of_one_commit_are_bounded(t: &mut Harness) {
     assert_eq!(carried.len(), 30);
     assert_eq!(carried.iter().filter(|size| **size > 0).count(), (4 << 20) / (200 << 10));
 }
+
+pub async fn results_of_one_assignment_are_bounded(t: &mut Harness) {
+    const SIZE: usize = 100 << 10;
+    t.agent("a").await;
+    let worker = t.hello("w").await;
+    let mut needed = Vec::new();
+    for _ in 0..3 {
+        needed.push(on(t.plain().await.id));
+    }
+    for task in t.claim(&worker, 3).await {
+        t.finish(&task, Completion::Succeeded(Some(Bytes::from(vec![b'x'; SIZE])))).await.unwrap();
+    }
+    let last = t.after(needed);
+    let last = t.create(last).await;
+    assert_eq!(t.claim(&worker, 1).await[0].id, last.id);
+    let previous = t.last_change(last.id).dispatch.unwrap().previous.clone();
+    let carried: Vec<_> = previous.iter().map(|one| one.result.as_ref().map(Bytes::len)).collect();
+    // Each is within the bound by itself: the worker fetches the one with which they exceed it.
+    assert_eq!(carried, [Some(SIZE), Some(SIZE), None]);
+}
