@@ -251,6 +251,8 @@ pub async fn route_used_in_same_batch_survives(t: &mut Harness) {
     let route = t.last_change(id).route;
     let worker = t.hello("w").await;
     assert_eq!(t.claim_from(&worker, vec![route], 1).await[0].id, id);
+    assert_eq!(t.prune(Timestamp(0), 10).await, 1);
+    assert_eq!(t.commits.last().unwrap().removed_routes, [route], "its first id is used no longer");
 }
 
 pub async fn large_logs_end_a_prune(t: &mut Harness) {

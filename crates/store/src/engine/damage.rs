@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use rota_core::{Epoch, RouteId, WorkflowKey};
+use rota_core::{Epoch, WorkflowKey};
 
 use super::{AgentKey, Engine};
 use crate::{
@@ -116,11 +116,8 @@ impl<B: Backend> Engine<B> {
             return Ok(());
         }
         let found = self.backend.load(&Load { waiting, ..Load::default() })?.waiting;
-        let namespace = |id: RouteId| {
-            let mut routes = self.memory.routes.iter();
-            routes.find(|(_, known)| **known == id).map(|(route, _)| route.namespace.clone())
-        };
-        let quarantined = found.into_iter().filter_map(|(_, route)| namespace(route)).collect();
+        let routes = found.iter().filter_map(|(_, route)| self.memory.routes_by_id.get(route));
+        let quarantined = routes.map(|route| route.namespace.clone()).collect();
         self.write_set.quarantined = quarantined;
         Ok(())
     }

@@ -51,7 +51,9 @@ pub(super) struct Memory {
     pub(super) offered_at: Timestamp,
     /// Attempts that spend of each account.
     pub(super) spenders: HashMap<AccountKey, Spenders>,
-    pub(super) routes: HashMap<Route, RouteId>,
+    pub(super) routes: HashMap<Arc<Route>, RouteId>,
+    /// The same routes, by their ids.
+    pub(super) routes_by_id: BTreeMap<RouteId, Arc<Route>>,
     /// Routes whose tasks name an agent.
     agent_routes: HashMap<AgentKey, BTreeSet<RouteId>>,
     pub(super) last_route: u32,
@@ -198,16 +200,21 @@ impl Memory {
         self.follow_ups.add(changes.follow_ups.iter().cloned());
     }
 
+    /// Adds a route, also one that has had another id until now.
     pub(super) fn add_route(&mut self, route: Route, id: RouteId) {
+        self.remove_route(&route);
         if let Some(agent) = route.target.agent() {
             let key = (route.namespace.clone(), agent.clone());
             self.agent_routes.entry(key).or_default().insert(id);
         }
+        let route = Arc::new(route);
+        self.routes_by_id.insert(id, Arc::clone(&route));
         self.routes.insert(route, id);
     }
 
     pub(super) fn remove_route(&mut self, route: &Route) {
         let Some(id) = self.routes.remove(route) else { return };
+        self.routes_by_id.remove(&id);
         if let Some(agent) = route.target.agent() {
             let key = (route.namespace.clone(), agent.clone());
             if let Some(routes) = self.agent_routes.get_mut(&key) {

@@ -14,16 +14,17 @@ use crate::{
     Backend, Error, ExpiredRow, FollowUp, Load, LogSize, Prune, ReadyPage, Refused, Reply, ScopedId, WaitKey,
 };
 
-/// Unused routes that one prune looks at.
+/// Routes that one prune looks at.
 const MAX_ROUTES: usize = 256;
 /// Logs that one prune removes.
 pub(super) const MAX_LOGS: LogSize = LogSize { rows: 16 * 1024, bytes: 32 * 1024 * 1024 };
 
-/// Where a prune begins: the last rows that the one before looked at.
+/// Where a prune begins: behind what those before it have looked at, up to the last route.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct PruneCursor {
+    /// The first route to look at.
     route: RouteId,
-    /// The end and the key of a task; `None` to begin with the oldest.
+    /// The end and the key of the last task; `None` to begin with the oldest.
     pub(super) expired: Option<(Timestamp, TaskKey)>,
 }
 
@@ -68,22 +69,25 @@ impl<B: Backend> Engine<B> {
                 count += 1;
             }
         }
-        let (tasks, next) = self.prune_tasks(expired.tasks, expired.more_tasks);
+        let (tasks, last) = self.prune_tasks(expired.tasks);
         // Routes are looked through once per round: after the last tasks.
-        let (routes, route) =
-            if next.is_some() { (0, self.prune_cursor.route) } else { self.prune_routes(prune.limit)? };
+        let (routes, next) = if expired.more_tasks {
+            (0, Some(self.prune_cursor.route))
+        } else {
+            self.prune_routes(prune.limit)?
+        };
         count += tasks + routes;
         let workflows = self.prune_workflows(now)?;
         count += workflows;
-        let more = more || workflows >= prune.limit;
-        let more = more || next.is_some() || routes >= prune.limit;
-        self.write_set.prune_cursor = Some(PruneCursor { route, expired: next });
+        let more = more || workflows >= prune.limit || next.is_some();
+        // The next round begins with the oldest task: that may be needed no longer.
+        let cursor = next.map(|route| PruneCursor { route, expired: last.or(self.prune_cursor.expired) });
+        self.write_set.prune_cursor = Some(cursor.unwrap_or_default());
         Ok(Ok(Reply::Pruned { count, more }.into()))
     }
 
-    /// Removes expired tasks that no other task needs. Returns how many, and where the next prune continues; `None` at the
-    /// end: the oldest may be needed no longer.
-    fn prune_tasks(&mut self, rows: Vec<ExpiredRow>, more: bool) -> (usize, Option<(Timestamp, TaskKey)>) {
+    /// Removes expired tasks that no other task needs. Returns how many, and the last that it has looked at.
+    fn prune_tasks(&mut self, rows: Vec<ExpiredRow>) -> (usize, Option<(Timestamp, TaskKey)>) {
         let (mut count, mut last) = (0, None);
         for ExpiredRow { ended_at, row } in rows {
             last = Some((ended_at, row.key));
@@ -103,7 +107,7 @@ impl<B: Backend> Engine<B> {
                 }
             }
         }
-        (count, last.filter(|_| more))
+        (count, last)
     }
 
     /// Removes a task, if it has ended and no other task needs it, or if its record cannot be decoded. That of a step is removed with
@@ -181,11 +185,11 @@ impl<B: Backend> Engine<B> {
         changes.removed.push(task);
     }
 
-    /// Removes unused routes. Only ready tasks are found by their route; any other task finds it, or creates it again,
-    /// when it becomes ready.
-    fn prune_routes(&mut self, limit: usize) -> Result<(usize, RouteId), Error> {
-        let idle = self.idle_routes();
-        let last = idle.last().map_or(RouteId(0), |(id, _)| *id);
+    /// Removes unused routes, of the next [`MAX_ROUTES`]. Returns how many, and with which route the next prune continues; `None`
+    /// at the end. Only ready tasks are found by their route; any other task finds it, or creates it again, when it becomes
+    /// ready.
+    fn prune_routes(&mut self, limit: usize) -> Result<(usize, Option<RouteId>), Error> {
+        let (idle, mut next) = self.idle_routes();
         let isolated: HashSet<_> = idle.iter().filter_map(|(_, route)| isolated_task(route)).collect();
         let first = |route| ReadyPage { route, after: None, limit: 1, payloads: false };
         let ready = idle.iter().map(|(id, _)| first(*id)).collect();
@@ -194,6 +198,7 @@ impl<B: Backend> Engine<B> {
         let mut count = 0;
         for (id, route) in idle {
             if count >= limit {
+                next = Some(id);
                 break;
             }
             // The worker of an isolated task is matched by its route until the task ends.
@@ -205,32 +210,26 @@ impl<B: Backend> Engine<B> {
             }
             // Not known to be empty if its first row is damaged: then the next prune decides.
             if self.write_set.queues.get(&id).and_then(Queue::count) == Some(0) {
-                self.write_set.routes.insert(route, None);
+                self.write_set.routes.insert(Route::clone(&route), None);
                 self.write_set.removed_routes.push(id);
                 count += 1;
             }
         }
-        Ok((count, last))
+        Ok((count, next))
     }
 
-    /// Returns routes that neither the batch nor an agent or worker uses, lowest id first: some of them, and others the
-    /// next time.
-    fn idle_routes(&self) -> Vec<(RouteId, Route)> {
+    /// Returns those of the next routes that neither the batch nor an agent or worker uses, and the first route behind them.
+    fn idle_routes(&self) -> (Vec<(RouteId, Arc<Route>)>, Option<RouteId>) {
         let touched: HashSet<_> = self.write_set.entries.values().map(|entry| entry.route).collect();
-        let is_idle = |(route, id): &(&Route, &RouteId)| {
+        let is_idle = |(id, route): &(&RouteId, &Arc<Route>)| {
             !touched.contains(*id)
-                && !self.write_set.routes.contains_key(*route)
+                && !self.write_set.routes.contains_key(&***route)
                 && !self.stands_behind(route)
         };
-        let idle = self.memory.routes.iter().filter(is_idle).map(|(route, id)| (*id, route.clone()));
-        let mut idle: Vec<_> = idle.collect();
-        idle.sort_unstable_by_key(|(id, _)| *id);
-        if idle.len() > MAX_ROUTES {
-            let next = idle.partition_point(|(id, _)| *id <= self.prune_cursor.route);
-            idle.rotate_left(next);
-            idle.truncate(MAX_ROUTES);
-        }
-        idle
+        let mut routes = self.memory.routes_by_id.range(self.prune_cursor.route..);
+        let visited = routes.by_ref().take(MAX_ROUTES).filter(is_idle);
+        let idle = visited.map(|(id, route)| (*id, Arc::clone(route))).collect();
+        (idle, routes.next().map(|(id, _)| *id))
     }
 
     /// Whether an agent or worker serves the route: removing it would only slow down the next task.

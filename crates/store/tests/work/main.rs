@@ -5,6 +5,7 @@ mod claims;
 mod clock;
 mod counting;
 mod groups;
+mod prune;
 mod removal;
 mod rounds;
 mod threads;
