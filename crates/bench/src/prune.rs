@@ -21,7 +21,7 @@ use crate::raw::{Callers, Records};
 use crate::report::Latency;
 use crate::scenario::{Common, RoundContext, Scenario};
 
-/// Records of each kind in one transaction, as a control plane removes them.
+/// Records in one transaction, as a control plane removes them.
 const MAX_PRUNED: usize = 200;
 /// Pause between looks at the statistics.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);

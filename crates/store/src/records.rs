@@ -135,7 +135,7 @@ pub struct Prune {
     pub ended_before: Option<Timestamp>,
     /// Workers whose last session ended before this time.
     pub left_before: Timestamp,
-    /// Largest number of removals of each kind.
+    /// Largest number of removals, which the kinds of records share.
     pub limit: usize,
 }
 

@@ -13,7 +13,7 @@ use crate::store_client::StoreClient;
 const PRUNE_INTERVAL: Duration = Duration::from_secs(600);
 /// How long a worker's epoch is kept after its last session, so that nothing older can act for it.
 const EPOCH_RETENTION: Duration = Duration::from_secs(24 * 3600);
-/// Records of each kind in one transaction: few, so that other commands hardly wait.
+/// Records in one transaction: few, so that other commands hardly wait.
 const MAX_PRUNED: usize = 200;
 
 /// Prunes until `stop`. `retention` is how long ended tasks are kept, by the clock of the store; `None` keeps them.

@@ -23,7 +23,7 @@ use crate::wire::time;
 
 /// Time after which a removal returns, to be called again.
 const PRUNE_TIME: Duration = Duration::from_secs(2);
-/// Records of each kind that one transaction removes.
+/// Records that one transaction removes.
 const MAX_PRUNED: usize = 200;
 /// Size of one part of a backup, in bytes.
 const CHUNK_BYTES: usize = 256 * 1024;

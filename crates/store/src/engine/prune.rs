@@ -28,6 +28,19 @@ pub(super) struct PruneCursor {
     pub(super) expired: Option<(Timestamp, TaskKey)>,
 }
 
+/// Divides the limit of a prune: each kind of records has as much of it as another one, and leaves to the others what it does not
+/// need.
+fn shares<const KINDS: usize>(found: [usize; KINDS], limit: usize) -> [usize; KINDS] {
+    let mut order: [usize; KINDS] = std::array::from_fn(|kind| kind);
+    order.sort_by_key(|kind| found[*kind]);
+    let (mut shares, mut left) = ([0; KINDS], limit);
+    for (place, kind) in order.into_iter().enumerate() {
+        shares[kind] = found[kind].min(left.div_ceil(KINDS - place));
+        left -= shares[kind];
+    }
+    shares
+}
+
 /// Returns the objects that a task waited for when it ended.
 fn waited_for(task: &Task) -> impl Iterator<Item = WaitKey> {
     let missing = task.dependencies.iter().filter(|dependency| dependency.state == DependencyState::Missing);
@@ -44,23 +57,32 @@ impl<B: Backend> Engine<B> {
             // A second one in the same batch: the next batch continues where the first has ended.
             return Ok(Ok(Reply::Pruned { count: 0, more: true }.into()));
         };
-        let more = [expired.sessions.len(), expired.keys.len(), expired.threads.len()]
-            .into_iter()
-            .any(|count| count >= prune.limit);
+        let found = [
+            expired.sessions.len(),
+            expired.keys.len(),
+            expired.threads.len(),
+            self.write_set.workflows.expired.len(),
+            expired.tasks.len(),
+        ];
+        let shares = shares(found, prune.limit);
+        let [sessions, keys, threads, workflows, tasks] = shares;
+        // Behind a full page of any kind but tasks, there may be more.
+        let is_full = found[..4].iter().any(|count| *count >= prune.limit);
+        let more = is_full || shares != found || expired.more_tasks;
         let mut count = 0;
-        for key in expired.sessions {
+        for key in expired.sessions.into_iter().take(sessions) {
             if self.write_set.session_rows.remove(&key) {
                 self.write_set.changes.removed_sessions.push(key);
                 count += 1;
             }
         }
-        for key in expired.keys {
+        for key in expired.keys.into_iter().take(keys) {
             if self.write_set.idempotency_keys.remove(&key) {
                 self.write_set.changes.removed_keys.push(key);
                 count += 1;
             }
         }
-        for (name, thread) in expired.threads {
+        for (name, thread) in expired.threads.into_iter().take(threads) {
             // One that cannot be decoded keeps nothing that is known.
             if self.write_set.threads.remove(&name) {
                 let kept = thread.ok().and_then(|thread| thread.conversation);
@@ -69,25 +91,24 @@ impl<B: Backend> Engine<B> {
                 count += 1;
             }
         }
-        let (tasks, last) = self.prune_tasks(expired.tasks);
-        // Routes are looked through once per round: after the last tasks.
-        let (routes, next) = if expired.more_tasks {
-            (0, Some(self.prune_cursor.route))
-        } else {
-            self.prune_routes(prune.limit)?
-        };
-        count += tasks + routes;
-        let workflows = self.prune_workflows(now)?;
-        count += workflows;
-        let more = more || workflows >= prune.limit || next.is_some();
+        let (removed, last) = self.prune_tasks(expired.tasks.into_iter().take(tasks));
+        count += removed;
+        // Routes are looked through once per round: after the last record of any other kind.
+        let room = prune.limit - shares.iter().sum::<usize>();
+        let (removed, next) =
+            if more || room == 0 { (0, Some(self.prune_cursor.route)) } else { self.prune_routes(room)? };
+        count += removed + self.prune_workflows(workflows, now)?;
         // The next round begins with the oldest task: that may be needed no longer.
         let cursor = next.map(|route| PruneCursor { route, expired: last.or(self.prune_cursor.expired) });
         self.write_set.prune_cursor = Some(cursor.unwrap_or_default());
-        Ok(Ok(Reply::Pruned { count, more }.into()))
+        Ok(Ok(Reply::Pruned { count, more: more || next.is_some() }.into()))
     }
 
     /// Removes expired tasks that no other task needs. Returns how many, and the last that it has looked at.
-    fn prune_tasks(&mut self, rows: Vec<ExpiredRow>) -> (usize, Option<(Timestamp, TaskKey)>) {
+    fn prune_tasks(
+        &mut self,
+        rows: impl Iterator<Item = ExpiredRow>,
+    ) -> (usize, Option<(Timestamp, TaskKey)>) {
         let (mut count, mut last) = (0, None);
         for ExpiredRow { ended_at, row } in rows {
             last = Some((ended_at, row.key));

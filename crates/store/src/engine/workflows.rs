@@ -385,8 +385,9 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Begins the removal of workflows whose retention is over. Returns their number.
-    pub(super) fn prune_workflows(&mut self, now: Timestamp) -> Result<usize, Error> {
-        let expired = std::mem::take(&mut self.write_set.workflows.expired);
+    pub(super) fn prune_workflows(&mut self, limit: usize, now: Timestamp) -> Result<usize, Error> {
+        let mut expired = std::mem::take(&mut self.write_set.workflows.expired);
+        expired.truncate(limit);
         let count = expired.len();
         self.load_steps(expired.iter().map(|key| (*key, WORKFLOW_MEMBER)))?;
         for key in expired {
