@@ -16,6 +16,7 @@ pub(crate) struct Calls {
     pub(crate) keys_read: usize,
     pub(crate) payload_bytes: usize,
     pub(crate) tasks_written: usize,
+    pub(crate) tasks_removed: usize,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +40,8 @@ impl Backend for Counting {
         let named = loaded.ids.len() + loaded.tasks.len() + loaded.idempotency_keys.len();
         let bodies = loaded.payloads.len() + loaded.results.len() + loaded.secrets.len();
         self.calls.rows_read += ready + pages + named + bodies + loaded.sessions.len() + loaded.due.len();
+        self.calls.rows_read += loaded.expired.tasks.len() + loaded.expired.sessions.len();
+        self.calls.keys_read += loaded.expired.keys.len() + loaded.expired.threads.len();
         let waits: usize = loaded.waits.iter().map(Vec::len).sum();
         let states = loaded.dependencies.len() + loaded.aliases.len() + loaded.waiting.len();
         self.calls.keys_read += states + waits + loaded.threads.len() + loaded.documents.len();
@@ -56,6 +59,7 @@ impl Backend for Counting {
         }
         self.calls.writes += 1;
         self.calls.tasks_written += changes.inserted.len() + changes.updated.len();
+        self.calls.tasks_removed += changes.removed.len();
         self.inner.write(changes)
     }
 

@@ -8,6 +8,7 @@ mod groups;
 mod prune;
 mod removal;
 mod rounds;
+mod steps;
 mod threads;
 
 use bytes::Bytes;
@@ -94,15 +95,19 @@ fn calls(engine: &mut Engine<Counting>, batch: Vec<Command>) -> (Calls, Vec<Repl
     (engine.backend().calls, replies)
 }
 
-/// Returns the calls of each step in the life of a task, in a store of a given size.
-fn life_of_a_task(size: usize) -> Vec<Calls> {
+/// Returns a store with as many agents, workers and routes as its size, and as many queued tasks of agent 0.
+fn filled(size: usize) -> Engine<Counting> {
     let mut engine = Engine::new(Counting::default(), 1).unwrap();
     let mut all: Vec<_> = (0..size).map(put_agent).chain((0..size).map(hello)).collect();
-    // As many routes as agents, and as many queued tasks for agent 0.
     all.extend((1..size).map(|number| create(number, Target::Agent(agent(number)), None)));
     all.extend((size..2 * size).map(|number| create(number, Target::Agent(agent(0)), None)));
     calls(&mut engine, all);
+    engine
+}
 
+/// Returns the calls of each step in the life of a task, in a store of a given size.
+fn life_of_a_task(size: usize) -> Vec<Calls> {
+    let mut engine = filled(size);
     let mut steps = Vec::new();
     let task = 5 * size;
     let mut step = |batch| {
