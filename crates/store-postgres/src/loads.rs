@@ -5,6 +5,7 @@ use bytes::Bytes;
 use futures::try_join;
 use rota_core::{RouteId, TaskKey, Timestamp};
 use rota_store::codec::{signed, unsigned};
+use rota_store::snapshot::decoded;
 use rota_store::{
     ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, LogsPage, NameKey, ReadyRow,
     ScopedId, THREAD_TTL, TaskRow,
@@ -295,16 +296,19 @@ impl Loader<'_> {
     async fn expired(&self, page: &ExpiredPage) -> Result<ExpiredRows, Fault> {
         let limit: i64 = signed(page.limit);
         let left = self.query(sql::LEFT_SESSIONS, &[&SHARD, &page.left_before.0, &limit]).await?;
-        let mut expired = ExpiredRows {
-            sessions: left.iter().map(rows::names).collect::<Result<_, _>>()?,
-            ..ExpiredRows::default()
-        };
+        let mut expired = ExpiredRows::default();
+        let left = left.iter().map(|row| rows::names("session of worker", row));
+        let left: Vec<_> = left.collect::<Result<_, _>>()?;
+        expired.sessions = decoded(left, &mut expired.damaged);
         let Some(before) = page.ended_before else { return Ok(expired) };
         let orphans = self.query(sql::ORPHANED_KEYS, &[&SHARD, &before.0, &limit]).await?;
-        expired.keys = orphans.iter().map(rows::names).collect::<Result<_, _>>()?;
+        let orphans = orphans.iter().map(|row| rows::names("idempotency key", row));
+        let orphans: Vec<_> = orphans.collect::<Result<_, _>>()?;
+        expired.keys = decoded(orphans, &mut expired.damaged);
         let idle_before = (before - THREAD_TTL).0;
         let idle = self.query(sql::IDLE_THREADS, &[&SHARD, &idle_before, &limit]).await?;
-        expired.threads = idle.iter().map(rows::thread).collect::<Result<_, _>>()?;
+        let idle: Vec<_> = idle.iter().map(rows::thread).collect::<Result<_, _>>()?;
+        expired.threads = decoded(idle, &mut expired.damaged);
         (expired.tasks, expired.more_tasks) = self.ended_tasks(page, before).await?;
         Ok(expired)
     }

@@ -194,8 +194,10 @@ impl Reader for Readers {
         self.with(async |loan| {
             let rows = loan.query(sql::THREADS, &[&SHARD, &after.0.as_str(), &after.1, &limit]).await?;
             // One that cannot be decoded is missing from the list, and does not hide the others.
-            let decoded =
-                |row: &Row| rows::thread(row).ok().and_then(|(name, thread)| Some((name, thread.ok()?)));
+            let decoded = |row: &Row| {
+                let (name, thread) = rows::thread(row).ok()?.ok()?;
+                Some((name, thread.ok()?))
+            };
             Ok(rows.iter().filter_map(decoded).collect())
         })
     }

@@ -1,10 +1,12 @@
 //! Columns of results as the store's types.
 
+use std::str::FromStr;
+
 use bytes::Bytes;
 use rota_core::task::Task;
 use rota_core::{RouteId, TaskId, TaskKey};
 use rota_store::codec::{stored, unsigned};
-use rota_store::snapshot::Read;
+use rota_store::snapshot::{Read, parsed};
 use rota_store::{DamagedObject, Error, NameKey, SealedSecrets, StateRow, Stored, TaskRow, Thread};
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
@@ -77,10 +79,9 @@ pub(crate) fn records<T: DeserializeOwned>(
     rows.iter().map(read).collect()
 }
 
-/// Reads a pair of a namespace and a name, which were valid when they were stored.
-pub(crate) fn names<N: std::str::FromStr, M: std::str::FromStr>(row: &Row) -> Result<(N, M), Fault> {
-    let (namespace, name): (&str, &str) = (get(row, 0)?, get(row, 1)?);
-    Ok((namespace.parse().map_err(|_| bad_name())?, name.parse().map_err(|_| bad_name())?))
+/// Reads a pair of a namespace and a name of a row of a kind.
+pub(crate) fn names<N: FromStr, M: FromStr>(kind: &'static str, row: &Row) -> Result<Read<(N, M)>, Fault> {
+    Ok(parsed(kind, get(row, 0)?, get(row, 1)?))
 }
 
 fn bad_name() -> Fault {
@@ -94,8 +95,9 @@ pub(crate) fn sealed(row: &Row) -> Result<SealedSecrets, Fault> {
 }
 
 /// Reads a thread with its name.
-pub(crate) fn thread(row: &Row) -> Result<(NameKey, Stored<Thread>), Fault> {
-    Ok((names(row)?, record(row, 2)?))
+pub(crate) fn thread(row: &Row) -> Result<Read<(NameKey, Stored<Thread>)>, Fault> {
+    let thread = record(row, 2)?;
+    Ok(names("thread", row)?.map(|name| (name, thread)))
 }
 
 /// Converts the id of a route. Those are numbered one by one from 1.

@@ -1,10 +1,12 @@
 //! Reads of the write connection: the rows that a batch needs and memory lacks.
 
+use std::str::FromStr;
+
 use bytes::Bytes;
 use rota_core::{Epoch, RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
     Error, ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, LogsPage, NameKey,
-    ReadyPage, ReadyRow, Session, SessionRow, Stored, THREAD_TTL, TaskRow, Thread, WaitsPage,
+    ReadyPage, ReadyRow, Session, SessionRow, THREAD_TTL, TaskRow, Thread, WaitsPage,
 };
 use rusqlite::{OptionalExtension, Params, Row, params};
 
@@ -12,6 +14,7 @@ use crate::open::explain;
 use crate::writer::Writer;
 use crate::{readers, sql, workflows};
 use rota_store::codec::{signed, stored, unsigned};
+use rota_store::snapshot::{Read, decoded, parsed};
 
 impl Writer {
     /// Reads the row of each key, if there is one.
@@ -87,13 +90,15 @@ impl Writer {
 
     fn expired(&self, page: &ExpiredPage) -> Result<ExpiredRows, Error> {
         let limit = signed(page.limit);
-        let mut rows = ExpiredRows {
-            sessions: self.names(sql::LEFT_SESSIONS, params![page.left_before.0, limit])?,
-            ..ExpiredRows::default()
-        };
+        let mut rows = ExpiredRows::default();
+        let left = self.names(sql::LEFT_SESSIONS, "session of worker", params![page.left_before.0, limit])?;
+        rows.sessions = decoded(left, &mut rows.damaged);
         if let Some(before) = page.ended_before {
-            rows.keys = self.names(sql::ORPHANED_KEYS, params![before.0, limit])?;
-            rows.threads = self.idle_threads(params![(before - THREAD_TTL).0, limit])?;
+            let orphans = self.names(sql::ORPHANED_KEYS, "idempotency key", params![before.0, limit])?;
+            rows.keys = decoded(orphans, &mut rows.damaged);
+            let idle = params![(before - THREAD_TTL).0, limit];
+            let idle = readers::all(&self.connection, sql::IDLE_THREADS, idle, readers::thread_row)?;
+            rows.threads = decoded(idle, &mut rows.damaged);
             let (ended, key) = page.after.map_or((i64::MIN, i64::MIN), |(at, key)| (at.0, signed(key.0)));
             (rows.tasks, rows.more_tasks) = self.ended_tasks(page, params![before.0, ended, key])?;
         }
@@ -139,23 +144,17 @@ impl Writer {
         Ok(readers::one(&self.connection, sql::LOG_SIZE, params, size)?.unwrap_or_default())
     }
 
-    fn idle_threads(&self, params: impl Params) -> Result<Vec<(NameKey, Stored<Thread>)>, Error> {
-        readers::all(&self.connection, sql::IDLE_THREADS, params, readers::thread_row)?.into_iter().collect()
-    }
-
-    /// Reads pairs of a namespace and a name, which were valid when they were stored.
-    fn names<N: std::str::FromStr, M: std::str::FromStr>(
+    /// Reads pairs of a namespace and a name of rows of a kind.
+    fn names<N: FromStr, M: FromStr>(
         &self,
         sql: &str,
+        kind: &'static str,
         params: impl Params,
-    ) -> Result<Vec<(N, M)>, Error> {
-        let pairs: Vec<(String, String)> =
-            readers::all(&self.connection, sql, params, |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let bad = || Error::Corrupt("a stored name is not valid".to_owned());
-        let parse = |(namespace, name): (String, String)| {
-            Ok((namespace.parse().map_err(|_| bad())?, name.parse().map_err(|_| bad())?))
-        };
-        pairs.into_iter().map(parse).collect()
+    ) -> Result<Vec<Read<(N, M)>>, Error> {
+        readers::all(&self.connection, sql, params, |row| {
+            let (namespace, name): (String, String) = (row.get(0)?, row.get(1)?);
+            Ok(parsed(kind, &namespace, &name))
+        })
     }
 
     /// Reads in the open transaction.

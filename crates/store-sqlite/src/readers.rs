@@ -20,6 +20,7 @@ use crate::open::explain;
 use crate::search::SearchFile;
 use crate::{backup, disk, documents, list, snapshot, sql, workflows};
 use rota_store::codec::{decode, signed, stored, unsigned};
+use rota_store::snapshot::{Read, parsed};
 
 pub(crate) fn one<T>(
     connection: &Connection,
@@ -42,12 +43,11 @@ pub(crate) fn all<T>(
     rows.collect::<Result<_, _>>().map_err(|error| explain(&error))
 }
 
-/// Reads a thread with its name, which was valid when it was stored.
-pub(crate) fn thread_row(row: &Row<'_>) -> rusqlite::Result<Result<(NameKey, Stored<Thread>), Error>> {
+/// Reads a thread with its name.
+pub(crate) fn thread_row(row: &Row<'_>) -> rusqlite::Result<Read<(NameKey, Stored<Thread>)>> {
     let (namespace, name): (String, String) = (row.get(0)?, row.get(1)?);
     let thread = stored::<Thread>(row.get_ref(2)?.as_blob()?);
-    let namespace = namespace.parse().map_err(|_| bad_name());
-    Ok(namespace.map(|namespace| ((namespace, name), thread)))
+    Ok(parsed("thread", &namespace, &name).map(|name| (name, thread)))
 }
 
 fn bad_name() -> Error {
@@ -174,7 +174,7 @@ impl Reader for Readers {
         let params = params![after.0.as_str(), after.1, signed(limit as u64)];
         let rows = self.with(|connection| all(connection, sql::THREADS, params, thread_row))?;
         // One that cannot be decoded is missing from the list, and does not hide the others.
-        let decoded = |row: Result<(NameKey, Stored<Thread>), Error>| {
+        let decoded = |row: Read<(NameKey, Stored<Thread>)>| {
             row.ok().and_then(|(name, thread)| Some((name, thread.ok()?)))
         };
         Ok(rows.into_iter().filter_map(decoded).collect())

@@ -19,10 +19,10 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, Worke
 
 use crate::search::SearchIndex;
 use crate::{
-    Budget, DatabaseStatus, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage, Filter,
-    FollowUp, LogSize, LogsPage, Page, Replica, SealedSecrets, Session, SessionRow, Snapshot, Span, StateRow,
-    StoreSpace, StoreStats, TaskBody, Thread, WaitKey, WorkflowChanges, WorkflowLoad, WorkflowLoaded,
-    WorkflowQuery, WorkflowRows,
+    Budget, DamagedObject, DatabaseStatus, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage,
+    Filter, FollowUp, LogSize, LogsPage, Page, Replica, SealedSecrets, Session, SessionRow, Snapshot, Span,
+    StateRow, StoreSpace, StoreStats, TaskBody, Thread, WaitKey, WorkflowChanges, WorkflowLoad,
+    WorkflowLoaded, WorkflowQuery, WorkflowRows,
 };
 
 /// Time for which a thread that no task uses is kept beyond the retention of tasks, with its last conversation.
@@ -209,6 +209,8 @@ pub struct ExpiredRows {
     /// Threads that no task has used since [`THREAD_TTL`] before the bound for tasks.
     pub threads: Vec<(NameKey, Stored<Thread>)>,
     pub sessions: Vec<SessionKey>,
+    /// Rows whose names are not valid, with the reason. They stay.
+    pub damaged: Vec<(DamagedObject, String)>,
 }
 
 /// What one write changes, atomically. Removals happen before additions of the same kind.

@@ -1,5 +1,7 @@
 //! What a control plane and an engine keep in memory, as a store has it at one moment.
 
+use std::str::FromStr;
+
 use rota_core::agent::Agent;
 use rota_core::quota::CoolDown;
 use rota_core::spending::Account;
@@ -64,6 +66,8 @@ pub enum DamagedObject {
     CoolDown(String, String),
     /// The books of an agent, or of the namespace if the name is empty.
     Account(String, String),
+    /// An expired row, of the kind that is named first, whose names are not valid.
+    Expired(&'static str, String, String),
 }
 
 impl std::fmt::Display for DamagedObject {
@@ -79,12 +83,22 @@ impl std::fmt::Display for DamagedObject {
                 write!(f, "books of namespace {namespace}")
             }
             Self::Account(namespace, agent) => write!(f, "books of agent {namespace}/{agent}"),
+            Self::Expired(kind, namespace, name) => write!(f, "{kind} {namespace}/{name}"),
         }
     }
 }
 
 /// A stored object as a snapshot reads it: its record, or what it is and why that cannot be decoded.
 pub type Read<T> = Result<T, (DamagedObject, String)>;
+
+/// Parses the namespace and the name of an expired row of a kind.
+pub fn parsed<N: FromStr, M: FromStr>(kind: &'static str, namespace: &str, name: &str) -> Read<(N, M)> {
+    let pair = namespace.parse().ok().zip(name.parse().ok());
+    pair.ok_or_else(|| {
+        let object = DamagedObject::Expired(kind, namespace.to_owned(), name.to_owned());
+        (object, "its name is not valid".to_owned())
+    })
+}
 
 /// Returns the objects that were decoded, and adds the others to `damaged`.
 pub fn decoded<T>(

@@ -78,3 +78,38 @@ fn pruned_tasks_leave_no_rows() {
     assert!(matches!(outcome.replies[0], Ok(Reply::Pruned { .. })));
     assert_eq!(counts(&mut engine), []);
 }
+
+/// Names that are not valid any more, as after a downgrade.
+#[test]
+fn damaged_names_stop_no_prune() {
+    let folder = tempfile::tempdir().unwrap();
+    let (writer, _readers) = crate::open_connections(&folder.path().join("rota.db")).unwrap();
+    let mut engine = Engine::new(writer, 0).unwrap();
+    engine.run((0..5).map(|number| create(number, 10)).collect(), NOW).unwrap();
+    engine.run((0..5).map(cancel).collect(), NOW).unwrap();
+    let later = Timestamp(NOW.0 + 1);
+    let prune = |limit| Command::Prune(Prune { ended_before: Some(later), left_before: later, limit });
+    engine.run(vec![prune(10)], NOW).unwrap();
+    for sql in [
+        "UPDATE idempotency_keys SET namespace = 'N N' WHERE key = '0'",
+        "INSERT INTO threads (namespace, name, idle, record) VALUES ('N N', 't', 0, x'80')",
+        "INSERT INTO sessions (namespace, worker, epoch, open, ended, record) VALUES ('n', 'W W', 1, 0, 0, x'80')",
+    ] {
+        assert_eq!(engine.backend().connection().execute(sql, []).unwrap(), 1, "{sql}");
+    }
+    let (mut pruned, mut reported) = (Vec::new(), Vec::new());
+    for _ in 0..9 {
+        let outcome = engine.run(vec![prune(3)], NOW).unwrap();
+        reported.extend(outcome.commit.undecodable.into_iter().map(|(what, _)| what));
+        let [Ok(Reply::Pruned { count, more })] = outcome.replies[..] else {
+            panic!("{:?}", outcome.replies)
+        };
+        pruned.push(count);
+        if !more {
+            break;
+        }
+    }
+    // The first of each page of three keys stays.
+    assert_eq!(pruned, [2, 2, 0]);
+    assert_eq!(reported, ["session of worker n/W W", "idempotency key N N/0", "thread N N/t"]);
+}

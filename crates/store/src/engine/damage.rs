@@ -54,11 +54,18 @@ impl Damage {
                 DamagedObject::CoolDown(namespace, credential) => {
                     self.cool_downs.extend(namespace.parse().ok().zip(credential.parse().ok()));
                 }
-                DamagedObject::Session(..) | DamagedObject::Route(_) | DamagedObject::Account(..) => {}
+                DamagedObject::Session(..)
+                | DamagedObject::Route(_)
+                | DamagedObject::Account(..)
+                | DamagedObject::Expired(..) => {}
             }
-            if self.known.insert(object.clone()) {
-                self.unreported.push((object.to_string(), reason.clone()));
-            }
+            self.report_once(object, reason);
+        }
+    }
+
+    pub(super) fn report_once(&mut self, object: &DamagedObject, reason: &str) {
+        if self.known.insert(object.clone()) {
+            self.unreported.push((object.to_string(), reason.to_owned()));
         }
     }
 

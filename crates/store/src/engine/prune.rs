@@ -57,6 +57,9 @@ impl<B: Backend> Engine<B> {
             // A second one in the same batch: the next batch continues where the first has ended.
             return Ok(Ok(Reply::Pruned { count: 0, more: true }.into()));
         };
+        for (object, reason) in &expired.damaged {
+            self.damage.report_once(object, reason);
+        }
         let found = [
             expired.sessions.len(),
             expired.keys.len(),
@@ -66,8 +69,9 @@ impl<B: Backend> Engine<B> {
         ];
         let shares = shares(found, prune.limit);
         let [sessions, keys, threads, workflows, tasks] = shares;
-        // Behind a full page of any kind but tasks, there may be more.
-        let is_full = found[..4].iter().any(|count| *count >= prune.limit);
+        // Behind a full page of any kind but tasks, there may be more. Damaged rows stay: a page of nothing else is the last.
+        let is_full = |count: &usize| *count > 0 && count + expired.damaged.len() >= prune.limit;
+        let is_full = found[..4].iter().any(is_full);
         let more = is_full || shares != found || expired.more_tasks;
         let mut count = 0;
         for key in expired.sessions.into_iter().take(sessions) {
