@@ -42,10 +42,10 @@ fn large_message_is_rejected_at_its_prefix() {
     assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
 
     let mut body = of_session();
-    body.accept(framed(Kind::Hello(Box::new(Hello::default()))).into()).unwrap();
+    body.accept(framed(Kind::Hello(Box::default())).into()).unwrap();
     assert!(body.accept(prefix(MAX_MESSAGE as u32)).unwrap().is_empty());
     let mut body = of_session();
-    body.accept(framed(Kind::Hello(Box::new(Hello::default()))).into()).unwrap();
+    body.accept(framed(Kind::Hello(Box::default())).into()).unwrap();
     let refused = body.accept(prefix((MAX_MESSAGE + 1) as u32)).unwrap_err();
     assert!(refused.message().contains("2097153 bytes"), "{refused}");
 }
@@ -62,7 +62,7 @@ fn messages_have_sizes_in_their_order() {
     let release = Kind::Release(Release { request_ids, ..Release::default() });
     let beat = Kind::Heartbeat(WorkerHeartbeat::default());
     let mut body = of_session();
-    let hello = framed(Kind::Hello(Box::new(Hello::default())));
+    let hello = framed(Kind::Hello(Box::default()));
     let all = [hello].into_iter().chain(kinds.into_iter().chain([beat, release]).map(framed));
     body.accept(all.collect::<Vec<_>>().concat().into()).unwrap();
     let sizes: Vec<_> = (0..6).map(|_| body.sizes.take()).collect();

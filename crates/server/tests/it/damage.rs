@@ -104,7 +104,7 @@ async fn damaged_workflow_is_a_cause_and_is_cancelled() -> Result<()> {
     tasks::agent(&client, "idle", tasks::script([]), &[]).await?;
     let run = |task: v1::Task| v1::WorkflowStep {
         name: "wait".to_owned(),
-        kind: Some(v1::workflow_step::Kind::Task(task.spec.unwrap_or_default().into())),
+        kind: Some(v1::workflow_step::Kind::Task(task.spec.unwrap_or_default())),
         ..Default::default()
     };
     let spec = v1::WorkflowSpec { steps: vec![run(tasks::task("idle"))], ..Default::default() };

@@ -7,7 +7,6 @@ use rota_proto::worker::v1::session_request::Kind;
 
 use super::attempt::AttemptKey;
 
-#[expect(clippy::large_enum_variant, reason = "most are messages, and live for microseconds")]
 pub(super) enum Outgoing {
     Message(Kind),
     /// The next report or the result of this attempt, built when it is sent.
