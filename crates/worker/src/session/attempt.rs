@@ -96,6 +96,7 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     let limits = assign.spec.as_ref().and_then(|spec| spec.limits).unwrap_or_default();
     let time_limits = TimeLimits::new(&assign, &limits);
     let number = assign.attempt;
+    let has_programs = needs_directories(&assign);
     let tools = ToolSpans::of(&assign).map(Mutex::new);
     let mut kept = Kept::of(&assign);
     let can_continue = assign.checkpoints.as_ref().is_some_and(|checkpoints| checkpoints.exist);
@@ -135,10 +136,8 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     };
     // Covers programs that the runtime has dropped, too.
     handle.group.ended().await;
-    // Not only at the end: files may wait for their storage for days. Without directories there are no programs.
-    if dirs.is_some() {
-        deps.private.close().for_each(emit);
-    }
+    // Not only at the end: files may wait for their storage for days.
+    deps.private.close(has_programs).for_each(emit);
     while let Ok(kind) = received.try_recv() {
         emit(kind);
     }
@@ -220,8 +219,8 @@ pub(super) async fn run(deps: Arc<AttemptDeps>, job: Job) {
     }
     // Those that looked at the workspace.
     handle.group.ended().await;
+    deps.private.close(has_programs).for_each(emit);
     if let Some(dirs) = dirs {
-        deps.private.close().for_each(emit);
         dirs.clear(matches!(report.outcome, RunOutcome::Succeeded(_)));
     }
     drop(tools);
@@ -378,7 +377,7 @@ async fn execute(
     }
 }
 
-/// Whether the attempt needs directories. Most scripts only emit messages; directories would dominate their cost.
+/// Whether the attempt needs directories, as one with programs does. Most scripts only emit messages; directories would dominate their cost.
 pub(super) fn needs_directories(assign: &Assign) -> bool {
     let Some(spec) = &assign.spec else { return true };
     match spec.runtime.as_ref().and_then(|runtime| runtime.kind.as_ref()) {

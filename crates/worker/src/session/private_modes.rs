@@ -27,9 +27,11 @@ impl PrivateModes {
         Self(noted.collect())
     }
 
-    /// Takes what other users may do since then away. Returns notices of the paths that were opened to them.
-    pub(super) fn close(&self) -> impl Iterator<Item = event::Kind> {
-        self.restore().into_iter().map(|path| {
+    /// Takes what other users may do since then away, after an attempt that could run programs. Returns notices of the paths that
+    /// were opened to them.
+    pub(super) fn close(&self, has_programs: bool) -> impl Iterator<Item = event::Kind> {
+        let opened = if has_programs { self.restore() } else { Vec::new() };
+        opened.into_iter().map(|path| {
             let text = format!(
                 "{} of the worker was opened to other users meanwhile; it is closed again",
                 path.display()
