@@ -14,7 +14,7 @@ use crate::{Backend, Claim, Error, Load, Place, ReadyPage, Refused, Reply};
 const MAX_PASSED_OVER: usize = 256;
 /// Ready tasks that are known of all routes together, besides one for each slot, when others get no slot.
 const MAX_AHEAD: usize = 256;
-/// Passes of one claim.
+/// Times that one claim looks for tasks; those behind are left to the next one.
 const MAX_PASSES: usize = 16;
 
 /// Bytes of payloads that the claims of one batch load: tasks beyond them are left to the next claim.

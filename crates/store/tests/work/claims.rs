@@ -106,7 +106,7 @@ fn loads_are_independent_of_tasks_that_wait() {
     }
 }
 
-/// Creates so many workflows.
+/// Creates workflows of one step, which `change` completes.
 fn workflows(
     engine: &mut Engine<Counting>,
     count: usize,
