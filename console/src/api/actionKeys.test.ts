@@ -38,6 +38,48 @@ test("a refused action has another key the next time, unless an earlier call may
   expect(await keysOf(lost, refused, undefined)).toEqual([0, 0, 0]);
 });
 
+/** Begins an action, which goes on until its end is called, with the error of the call if it fails. */
+function begin(keys: ActionKeys) {
+  let used = "";
+  let settle: (error?: Error) => void = () => {};
+  const call = keys.during("Retry", (key) => {
+    used = key;
+    return new Promise<void>((resolve, reject) => {
+      settle = (error) => (error ? reject(error) : resolve());
+    });
+  });
+  const end = async (error?: Error) => {
+    settle(error);
+    await call.catch(() => {});
+  };
+  return { used, end };
+}
+
+test("an action that is repeated before its end has the same key", async () => {
+  const keys = new ActionKeys();
+  const first = begin(keys);
+  const second = begin(keys);
+  expect(second.used).toBe(first.used);
+  await second.end(refused);
+  const third = begin(keys);
+  expect(third.used).toBe(first.used);
+  await first.end();
+  const next = begin(keys);
+  expect(next.used).not.toBe(first.used);
+  // What ends later does not end the next one.
+  await third.end();
+  expect(begin(keys).used).toBe(next.used);
+});
+
+test("a lost call keeps its key after the refusal of another one", async () => {
+  const keys = new ActionKeys();
+  const first = begin(keys);
+  const second = begin(keys);
+  await first.end(refused);
+  await second.end(lost);
+  expect(begin(keys).used).toBe(first.used);
+});
+
 test("each action has its own key", async () => {
   const keys = new ActionKeys();
   const used = new Set<string>();

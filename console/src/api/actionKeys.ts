@@ -1,26 +1,35 @@
 import { ApiError, isTransient, newKey } from "./client";
 
 /**
- * Idempotency keys of the actions of a page whose outcome is uncertain: the server recognizes the repetition of such a call by its key,
- * and makes it once. A refusal of a repetition shows nothing of the call before, whose key stays.
+ * Idempotency keys of the actions of a page whose outcome is uncertain, also while they are under way: the server recognizes the
+ * repetition of such a call by its key, and makes it once. A refusal of a repetition shows nothing of the call before, whose key stays.
  */
 export class ActionKeys {
   readonly #uncertain = new Map<string, string>();
 
   /** Runs an action with the key of its last call if the outcome of that is uncertain, otherwise with a new one. */
   async during<R>(action: string, run: (key: string) => Promise<R>): Promise<R> {
-    const key = this.#uncertain.get(action) ?? newKey();
+    const known = this.#uncertain.get(action);
+    const key = known ?? newKey();
+    this.#uncertain.set(action, key);
     try {
       const result = await run(key);
-      this.#uncertain.delete(action);
+      this.#forget(action, key);
       return result;
     } catch (error) {
       if (isTransient(error)) {
-        this.#uncertain.set(action, key);
-      } else if (error instanceof ApiError && error.isDone) {
-        this.#uncertain.delete(action);
+        // A call at the same time may have been refused.
+        this.#uncertain.set(action, this.#uncertain.get(action) ?? key);
+      } else if (!known || (error instanceof ApiError && error.isDone)) {
+        this.#forget(action, key);
       }
       throw error;
+    }
+  }
+
+  #forget(action: string, key: string): void {
+    if (this.#uncertain.get(action) === key) {
+      this.#uncertain.delete(action);
     }
   }
 }
