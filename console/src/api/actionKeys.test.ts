@@ -8,6 +8,8 @@ class DoneError extends ApiError {
 
 const lost = new ApiError(Code.UNAVAILABLE, "the control plane cannot be reached");
 const refused = new ApiError(Code.PERMISSION_DENIED, "viewers may not");
+const conflict = new ApiError(6, "the key belongs to another task", "IDEMPOTENCY_KEY_CONFLICT");
+const expired = new ApiError(Code.FAILED_PRECONDITION, "the task was removed", "IDEMPOTENCY_KEY_EXPIRED");
 const done = new DoneError(Code.FAILED_PRECONDITION, "it was created as well");
 
 /** Runs an action once for each outcome, and returns the keys that it gets, as numbers in the order of their first use. */
@@ -36,6 +38,11 @@ test("an action has the same key until its outcome is certain", async () => {
 test("a refused action has another key the next time, unless an earlier call may have been made", async () => {
   expect(await keysOf(refused, undefined)).toEqual([0, 1]);
   expect(await keysOf(lost, refused, undefined)).toEqual([0, 0, 0]);
+});
+
+test("an action whose key belongs to an earlier call has another key the next time", async () => {
+  expect(await keysOf(lost, conflict, undefined)).toEqual([0, 0, 1]);
+  expect(await keysOf(lost, expired, undefined)).toEqual([0, 0, 1]);
 });
 
 /** Begins an action, which goes on until its end is called, with the error of the call if it fails. */

@@ -1,8 +1,12 @@
 import { ApiError, isTransient, newKey } from "./client";
 
+/** Reasons of refusals that show that an earlier call with the key was made, with which no call can succeed any more. */
+const USED = ["IDEMPOTENCY_KEY_CONFLICT", "IDEMPOTENCY_KEY_EXPIRED"];
+
 /**
  * Idempotency keys of the actions of a page whose outcome is uncertain, also while they are under way: the server recognizes the
- * repetition of such a call by its key, and makes it once. A refusal of a repetition shows nothing of the call before, whose key stays.
+ * repetition of such a call by its key, and makes it once. Other refusals of a repetition show nothing of the call before, whose key
+ * stays.
  */
 export class ActionKeys {
   readonly #uncertain = new Map<string, string>();
@@ -20,7 +24,7 @@ export class ActionKeys {
       if (isTransient(error)) {
         // A call at the same time may have been refused.
         this.#uncertain.set(action, this.#uncertain.get(action) ?? key);
-      } else if (!known || (error instanceof ApiError && error.isDone)) {
+      } else if (!known || isOver(error)) {
         this.#forget(action, key);
       }
       throw error;
@@ -32,4 +36,8 @@ export class ActionKeys {
       this.#uncertain.delete(action);
     }
   }
+}
+
+function isOver(error: unknown): boolean {
+  return error instanceof ApiError && (error.isDone || USED.includes(error.reason));
 }
