@@ -171,10 +171,21 @@ test("a copy whose label is refused is not created twice by Retry", async () => 
   const create = creator(() => {});
   const keys = new ActionKeys();
   const retry = () => keys.during("Retry", (key) => createAndSettle(failed, key, () => create(key)));
-  await expect(retry()).rejects.toThrow("a copy was created, but not recorded: the session has ended");
+  await expect(retry()).rejects.toThrow("second was created, but not recorded: the session has ended");
   vi.stubGlobal("fetch", answer);
   expect(await retry()).toEqual({ uid: "second" });
   expect(record.labels).toEqual({ team: "shop", [LABEL]: "second" });
+});
+
+test("the copy of a task that was deleted meanwhile is opened", async () => {
+  serve(failed);
+  const answer = fetch;
+  vi.stubGlobal("fetch", async (address: string, init: RequestInit) =>
+    init.method === "PATCH"
+      ? Response.json({ code: Code.NOT_FOUND, message: "there is no such task" }, { status: 404 })
+      : answer(address, init),
+  );
+  expect(await createAndSettle(failed, "deleted", async () => ({ uid: "copy" }))).toEqual({ uid: "copy" });
 });
 
 test("a call repeated after a lost answer returns its own copy", async () => {

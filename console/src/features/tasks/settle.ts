@@ -34,8 +34,12 @@ export async function createAndSettle(seen: Task, key: string, create: () => Pro
   // Only a repetition may know it as settled: the page has been read again.
   if (!isSettled(known)) {
     await settle(known, made).catch((error: unknown) => {
+      if (error instanceof ApiError && error.code === Code.NOT_FOUND) {
+        // It was deleted meanwhile: nothing is left to settle.
+        return;
+      }
       if (!(error instanceof SettledError)) {
-        throw unrecorded(error);
+        throw unrecorded(error, made);
       }
       unconfirmed.delete(key);
       throw error;
@@ -66,11 +70,11 @@ export async function settle(task: Task, made: Task): Promise<void> {
 }
 
 /** Returns the error of a call that has created a copy: whatever keeps its label from being set, a repetition continues with it. */
-function unrecorded(why: unknown): unknown {
+function unrecorded(why: unknown, { uid }: Task): unknown {
   return why instanceof ApiError
     ? new ApiError(
         Code.UNAVAILABLE,
-        `a copy was created, but not recorded: ${why.message}`,
+        `${uid} was created, but not recorded: ${why.message}`,
         why.reason,
         why.hint,
       )
