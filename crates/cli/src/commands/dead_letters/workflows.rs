@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use pbjson_types::Struct;
 use rota_proto::v1::{
     Artifact, GetWorkflowRequest, ListWorkflowsRequest, RerunWorkflowRequest, Workflow, WorkflowFilter,
-    WorkflowState,
+    WorkflowState, WorkflowStatus,
 };
 use serde_json::Value;
 
@@ -63,7 +63,7 @@ pub(super) async fn find(
         filter: Some(filter),
         ..ListWorkflowsRequest::default()
     };
-    let fits = |workflow: &Workflow| workflow.parent_workflow.is_empty() && !is_old(workflow);
+    let fits = |workflow: &Workflow| fits(workflow, take) && !is_old(workflow);
     let is_copy = |workflow: &Workflow| !workflow.rerun_of.is_empty();
     super::find(take, limit, fits, is_copy, async |page_token| {
         let page =
@@ -72,6 +72,13 @@ pub(super) async fn find(
         Ok((page.workflows, if is_last { String::new() } else { page.next_page_token }))
     })
     .await
+}
+
+/// Whether a command takes a workflow. An older control plane ignores filters that it does not know, and lists the workflows all the same.
+fn fits(workflow: &Workflow, take: Take) -> bool {
+    let is_letter = |status: &WorkflowStatus| STATES.contains(&status.state()) && status.rerun.is_empty();
+    workflow.parent_workflow.is_empty()
+        && (take.replayed() || workflow.status.as_ref().is_some_and(is_letter))
 }
 
 /// Fails if a workflow that was named is no dead letter, which filters leave out.
@@ -136,4 +143,28 @@ pub(super) fn table(letters: &[Workflow]) -> Table {
         table.row(cells.map(|cell| (cell, Paint::Plain)));
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLDEST: Take = Take::Oldest { again: false };
+
+    fn workflow(state: WorkflowState, rerun: &str) -> Workflow {
+        let status = WorkflowStatus { state: state.into(), rerun: rerun.to_owned(), ..Default::default() };
+        Workflow { status: Some(status), ..Workflow::default() }
+    }
+
+    #[test]
+    fn other_workflows_of_older_servers_are_excluded() {
+        for state in [WorkflowState::Running, WorkflowState::Succeeded, WorkflowState::Cancelled] {
+            assert!(!fits(&workflow(state, ""), OLDEST), "{state:?}");
+        }
+        for state in STATES {
+            assert!(fits(&workflow(state, ""), OLDEST), "{state:?}");
+            assert!(!fits(&workflow(state, "rerun"), OLDEST), "{state:?}");
+            assert!(fits(&workflow(state, "rerun"), Take::Newest { replayed: true }), "{state:?}");
+        }
+    }
 }
