@@ -79,7 +79,7 @@ async fn elements_of_a_call_are_limited() -> Result<()> {
         let batch = v1::BatchCreateTasksRequest { parent: PARENT.into(), requests, ..Default::default() };
         cluster.client().batch_create_tasks(batch).await
     };
-    let refused = create(20_000).await.unwrap_err();
+    let refused = create(200_000).await.unwrap_err();
     assert_eq!(refused.reason.as_deref(), Some("MESSAGE_TOO_LARGE"), "{refused}");
     // Fewer are decoded, and refused by their number.
     assert_eq!(field(create(1001).await), "requests");
