@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use rota_core::{RouteId, TaskKey, Timestamp};
+use rustc_hash::FxHashMap;
 
 use super::funding::Funds;
 use super::quota::Use;
@@ -12,9 +13,11 @@ use crate::{Backend, Claim, Error, Load, Place, ReadyPage, Refused, Reply};
 
 /// Tasks of one route that avoid the worker and are passed over, and tasks of all routes that get no slot otherwise.
 const MAX_PASSED_OVER: usize = 256;
-/// Ready tasks that are known of all routes together, besides one for each slot, when others get no slot.
+/// Ready tasks that are looked for on all routes together when others get no slot, besides one for each slot, and as many on each route
+/// as it has left to other agents.
 const MAX_AHEAD: usize = 256;
-/// Times that one claim looks for tasks; those behind are left to the next one.
+/// Times that one claim looks for tasks: nearly twice as many as lead to [`MAX_PASSED_OVER`] if each finds as many as all before. They find
+/// fewer where the best tasks are all on one of many routes; those behind are left to the next claim.
 const MAX_PASSES: usize = 16;
 
 /// Bytes of payloads that the claims of one batch load: tasks beyond them are left to the next claim.
@@ -153,15 +156,27 @@ impl<B: Backend> Engine<B> {
         progress: &mut Progress,
     ) -> Result<Vec<TaskKey>, Error> {
         let (left, skipped) = (&progress.left, progress.skipped());
+        let mut left_of: FxHashMap<RouteId, usize> = FxHashMap::default();
+        for entry in left.iter().filter_map(|key| self.write_set.get(*key)) {
+            *left_of.entry(entry.route).or_default() += 1;
+        }
         // Where many get no slot, more are looked at each time.
-        let least = claim.slots.max(left.len());
-        let most = least.max(skipped.min(MAX_PASSED_OVER.saturating_sub(skipped)));
-        // That many of a route: all of them may come from one, but rarely do.
-        let each = most.min(least.max(skipped.min(MAX_AHEAD / claim.routes.len().max(1))));
+        let most = claim.slots.max(skipped.min(MAX_PASSED_OVER.saturating_sub(skipped)));
+        let share = claim.slots.max(skipped.min(MAX_AHEAD / claim.routes.len().max(1)));
+        // Tasks that a route has left to others, and how many are looked for behind them: all may come from one route, but rarely do.
+        let part = |route: RouteId| {
+            let left = left_of.get(&route).copied().unwrap_or_default();
+            (left, most.min(share.max(left)))
+        };
         let (mut best, mut passed_over) = (Vec::new(), !left.is_empty());
-        // Behind this place, there may be ready tasks that are not known.
+        // The last place up to which the tasks of all routes are known. A pass takes none behind it: one that is not known may come
+        // first. Each route has found its part up to there, or all of its tasks, so the first places up to `end` are the first of all.
         let mut end: Option<Place> = None;
-        let mut wanted: Vec<_> = claim.routes.iter().map(|route| (*route, each + left.len())).collect();
+        let rows = |route: RouteId| {
+            let (left, each) = part(route);
+            (route, left + each)
+        };
+        let mut wanted: Vec<_> = claim.routes.iter().copied().map(rows).collect();
         wanted.sort_unstable();
         wanted.dedup();
         while !wanted.is_empty() {
@@ -174,7 +189,8 @@ impl<B: Backend> Engine<B> {
                     again.push((route, slots));
                     continue;
                 }
-                let limit = slots.max(most + left.len());
+                let (left_here, each) = part(route);
+                let limit = slots.max(most + left_here);
                 let found: Vec<_> = queue.best(limit).collect();
                 let is_all = found.len() < limit && queue.count().is_some();
                 let is_shared = claim.shared.contains(&route);
@@ -186,7 +202,7 @@ impl<B: Backend> Engine<B> {
                 let (avoiding, fit): (Vec<Place>, Vec<Place>) =
                     not_left.copied().partition(|(_, key)| avoids(*key));
                 if fit.len() < each && !is_all && avoiding.len() < MAX_PASSED_OVER {
-                    again.push((route, (each + left.len() + avoiding.len()).max(2 * slots)));
+                    again.push((route, (each + left_here + avoiding.len()).max(2 * slots)));
                     continue;
                 }
                 if fit.len() >= each && !is_all {

@@ -106,6 +106,42 @@ fn loads_are_independent_of_tasks_that_wait() {
     }
 }
 
+/// Returns a store with so many tasks on each of so many routes that two agents may take, of which agent 0 has spent its budget.
+fn left_to_another_agent(routes: usize, tasks: usize) -> Engine<Counting> {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    let capable = |number: usize, daily: Option<i64>| {
+        let Command::PutAgent(mut put) = put_agent(number) else { unreachable!() };
+        put.agent.capabilities = (0..routes).map(|route| format!("c{route}")).collect();
+        put.agent.budget = Budget { daily, ..Budget::default() };
+        Command::PutAgent(put)
+    };
+    calls(&mut engine, vec![capable(0, Some(100)), capable(1, None), hello(0)]);
+    let needing =
+        |number: usize| create(number, Target::Capabilities([format!("c{}", number % routes)].into()), None);
+    calls(&mut engine, (0..routes * tasks).map(needing).collect());
+    let spend = Command::CorrectAccount {
+        namespace: namespace(),
+        scope: Scope::Agent(agent(0)),
+        today: Some(200),
+        this_month: Some(200),
+    };
+    calls(&mut engine, vec![spend]);
+    while engine.has_backlog() {
+        calls(&mut engine, Vec::new());
+    }
+    engine
+}
+
+#[test]
+fn loads_are_bounded_by_tasks_left_to_others() {
+    for (routes, tasks) in [(1, 2000), (64, 100)] {
+        let mut engine = left_to_another_agent(routes, tasks);
+        let (claimed, replies) = calls(&mut engine, vec![claim(1..u32::try_from(routes).unwrap() + 1, 1)]);
+        assert!(matches!(replies[..], [Reply::PassedOver]), "{replies:?}");
+        assert!(claimed.loads <= 12 && claimed.rows_read <= 6 * 256, "{claimed:?}");
+    }
+}
+
 /// Creates workflows of one step, which `change` completes.
 fn workflows(
     engine: &mut Engine<Counting>,
