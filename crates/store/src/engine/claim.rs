@@ -22,6 +22,8 @@ const MAX_PASSES: usize = 16;
 
 /// Bytes of payloads that the claims of one batch load: tasks beyond them are left to the next claim.
 pub(super) const MAX_PAYLOADS: u64 = 32 * 1024 * 1024;
+/// Bytes of them that are loaded before it is known which tasks of several routes are assigned. The rest is for those that are.
+pub(super) const MAX_EARLY_PAYLOADS: u64 = MAX_PAYLOADS / 2;
 
 /// What a claim has done so far.
 #[derive(Debug, Default)]
@@ -134,17 +136,22 @@ impl<B: Backend> Engine<B> {
     }
 
     fn lacks_payload(&self, key: TaskKey) -> bool {
-        self.write_set.get(key).is_none_or(|entry| entry.payload.is_none())
+        self.write_set.get(key).is_some_and(|entry| entry.payload.is_none())
     }
 
     /// Loads the payloads of the first of these tasks in one call, in order, as far as the batch may.
     fn load_payloads(&mut self, keys: &[TaskKey], most: usize) -> Result<(), Error> {
-        let payload_bytes = MAX_PAYLOADS.saturating_sub(self.write_set.payload_bytes);
-        if payload_bytes == 0 {
-            return Ok(());
-        }
-        let payloads = keys.iter().take(most).copied().filter(|key| self.lacks_payload(*key)).collect();
-        self.fetch(&Load { payloads, payload_bytes, ..Load::default() }).map(drop)
+        let mut load = Load::default();
+        self.collect_payloads(&keys[..most.min(keys.len())], MAX_PAYLOADS, &mut load);
+        self.fetch(&load).map(drop)
+    }
+
+    /// Adds the payloads of tasks to a load, in order, as far as the batch has loaded fewer bytes than a limit.
+    pub(super) fn collect_payloads(&self, keys: &[TaskKey], limit: u64, load: &mut Load) {
+        let left = limit.saturating_sub(self.write_set.payload_bytes);
+        let lacking = keys.iter().copied().filter(|key| left > 0 && self.lacks_payload(*key));
+        load.payloads.extend(lacking);
+        load.payload_bytes = if load.payloads.is_empty() { 0 } else { left };
     }
 
     /// Returns the first ready tasks of the routes of a claim, in the current state of the batch, but for those that are left to

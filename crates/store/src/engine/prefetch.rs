@@ -1,9 +1,12 @@
 //! Second load of a batch: what the records lead to that the first one has returned. Without it, each command would load by
 //! itself.
 
-use rota_core::task::{self, Desired, EventEffect, Task};
-use rota_core::{TaskKey, WorkflowKey};
+use std::collections::BTreeMap;
 
+use rota_core::task::{self, Desired, EventEffect, Task};
+use rota_core::{RouteId, TaskKey, WorkflowKey};
+
+use super::claim::MAX_EARLY_PAYLOADS;
 use super::collect::may_end;
 use super::follow_ups::MAX_FOLLOW_UPS;
 use super::{Engine, KeySet, threads};
@@ -27,10 +30,29 @@ fn reports_usage(command: &task::Command) -> bool {
     }
 }
 
+/// Returns the ready tasks that the claims of a batch get if each of them gets the first ones of its routes.
+fn first_claimed(batch: &[Command], load: &Load, ready: &[Vec<Place>]) -> Vec<TaskKey> {
+    let pages = load.ready.iter().map(|page| page.route).zip(ready.iter().map(Vec::as_slice));
+    let mut left: BTreeMap<RouteId, &[Place]> = pages.collect();
+    let mut first = Vec::new();
+    for command in batch {
+        let Command::Claim(claim) = command else { continue };
+        for _ in 0..claim.slots {
+            let heads = claim.routes.iter().filter_map(|route| Some((*left.get(route)?.first()?, *route)));
+            let Some(((_, key), route)) = heads.min() else { break };
+            first.push(key);
+            if let Some(places) = left.get_mut(&route) {
+                *places = &places[1..];
+            }
+        }
+    }
+    first
+}
+
 impl<B: Backend> Engine<B> {
     /// Loads the first tasks that wait for new objects of the batch, as many as it may visit, the last tasks of the threads
-    /// that new ones join, what the ends of tasks concern, the workflows that pay for ready tasks, and those for which reported costs
-    /// count: one more load for each level of nested ones.
+    /// that new ones join, what the ends of tasks concern, the payloads of tasks that claims are likely to assign and the workflows
+    /// that pay for them, and those for which reported costs count: one more load for each level of nested ones.
     pub(super) fn fetch_linked(
         &mut self,
         load: &Load,
@@ -46,8 +68,9 @@ impl<B: Backend> Engine<B> {
         tasks.dedup();
         let mut linked = Load { tasks, ..Load::default() };
         self.collect_ends(batch, &mut linked);
-        let claimed = ready.iter().flatten().map(|(_, key)| *key);
-        linked.workflows.keys.extend(self.payers(claimed));
+        let claimed = first_claimed(batch, load, ready);
+        linked.workflows.keys.extend(self.payers(claimed.iter().copied()));
+        self.collect_payloads(&claimed, MAX_EARLY_PAYLOADS, &mut linked);
         let records = &self.write_set.workflows.records;
         let mut around = self.counting_around(&self.counting(batch));
         linked.workflows.keys.extend(around.iter().copied().filter(|key| !records.contains_key(key)));

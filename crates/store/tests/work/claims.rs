@@ -37,6 +37,19 @@ fn claim_of_many_routes_loads_one_payload() {
 }
 
 #[test]
+fn claims_of_a_batch_load_payloads_together() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0), hello(0)]);
+    let needing =
+        |number: usize| create(number, Target::Capabilities([format!("c{}", number % 2)].into()), None);
+    calls(&mut engine, (0..200).map(needing).collect());
+    let (claimed, replies) = calls(&mut engine, (0..64).map(|_| claim(1..3, 1)).collect());
+    assert!(replies.iter().all(|reply| matches!(reply, Reply::Claimed(1))), "{replies:?}");
+    assert!(claimed.loads <= 3, "{claimed:?}");
+    assert_eq!(claimed.payload_bytes, 64 * 4, "of the assigned tasks");
+}
+
+#[test]
 fn claims_of_a_batch_load_bounded_payloads() {
     const PAYLOAD: usize = 1 << 20;
     let mut engine = Engine::new(Counting::default(), 1).unwrap();
@@ -186,6 +199,22 @@ fn workflows_that_pay_are_loaded_together() {
     let (claimed, replies) = calls(&mut engine, vec![claim(1..2, 64)]);
     assert!(matches!(replies[..], [Reply::Claimed(64)]), "{replies:?}");
     assert_eq!((claimed.loads, claimed.workflow_loads), (2, 1), "ready tasks, then workflows: {claimed:?}");
+}
+
+#[test]
+fn only_workflows_of_first_tasks_are_loaded() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    calls(&mut engine, vec![put_agent(0), hello(0)]);
+    let limited = workflows(&mut engine, 8, |_, workflow| workflow.budget_micro_usd = Some(1_000_000));
+    let on_own_route = |(at, workflow): (usize, &Workflow)| {
+        let Command::Create(mut create) = task_of(workflow, at, None) else { unreachable!() };
+        create.task.target = Target::Capabilities([format!("c{at}")].into());
+        Command::Create(create)
+    };
+    calls(&mut engine, limited.iter().enumerate().map(on_own_route).collect());
+    let (claimed, replies) = calls(&mut engine, vec![claim(1..9, 1)]);
+    assert!(matches!(replies[..], [Reply::Claimed(1)]), "{replies:?}");
+    assert!(claimed.rows_read < 2 * 8, "a workflow and a payload besides ready tasks: {claimed:?}");
 }
 
 #[test]
