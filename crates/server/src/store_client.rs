@@ -239,7 +239,7 @@ impl StoreClient {
         Ok(())
     }
 
-    /// Assigns ready tasks to a worker. Returns how many, or `None` if all avoid the worker; refused if the worker's session
+    /// Assigns ready tasks to a worker. Returns how many, or `None` if all are left to others; refused if the worker's session
     /// is over.
     pub(crate) async fn claim(&self, claim: Claim) -> Result<Result<Option<usize>, Refused>, Error> {
         let reply = self.apply(vec![Command::Claim(claim)]).await?.into_iter().next();

@@ -190,7 +190,7 @@ pub enum Reply {
     /// The task after the command, with the reply to its sender.
     Task(Arc<Task>, task::Reply),
     Claimed(usize),
-    /// No task was assigned, and all that were looked at avoid the worker.
+    /// No task was assigned, and those that were looked at stay ready for other workers.
     PassedOver,
     /// Number of tasks with a passed deadline.
     Ticked(usize),

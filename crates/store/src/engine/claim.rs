@@ -62,7 +62,8 @@ impl<B: Backend> Engine<B> {
                 break;
             }
         }
-        if progress.given == 0 && progress.passed_over {
+        // One that let tasks wait is made again, for those behind them: each time, fewer are ready.
+        if progress.given == 0 && progress.passed_over && progress.waiting == 0 {
             return Ok(Ok(Reply::PassedOver.into()));
         }
         if progress.given == 0 {

@@ -155,6 +155,15 @@ fn loads_are_bounded_by_tasks_left_to_others() {
     }
 }
 
+#[test]
+fn claim_that_lets_tasks_wait_is_repeated() {
+    let mut engine = left_to_another_agent(1, 1);
+    calls(&mut engine, (1..=300).map(|number| create(number, Target::Agent(agent(0)), None)).collect());
+    let claims = (0..3).flat_map(|_| calls(&mut engine, vec![claim(1..3, 1)]).1);
+    let replies: Vec<_> = claims.collect();
+    assert!(matches!(replies[..], [Reply::Claimed(0), Reply::Claimed(0), Reply::PassedOver]), "{replies:?}");
+}
+
 /// Creates workflows of one step, which `change` completes.
 fn workflows(
     engine: &mut Engine<Counting>,
