@@ -70,8 +70,8 @@ impl<B: Backend> Engine<B> {
         let shares = shares(found, prune.limit);
         let [sessions, keys, threads, workflows, tasks] = shares;
         // Behind a full page of any kind but tasks, there may be more. Damaged rows stay: a page of nothing else is the last.
-        let is_full = |count: &usize| *count > 0 && count + expired.damaged.len() >= prune.limit;
-        let is_full = found[..4].iter().any(is_full);
+        let damaged = expired.damaged.len();
+        let is_full = found[..4].iter().any(|count| *count > 0 && count + damaged >= prune.limit);
         let more = is_full || shares != found || expired.more_tasks;
         let mut count = 0;
         for key in expired.sessions.into_iter().take(sessions) {
