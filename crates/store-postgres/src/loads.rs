@@ -5,10 +5,10 @@ use bytes::Bytes;
 use futures::try_join;
 use rota_core::{RouteId, TaskKey, Timestamp};
 use rota_store::codec::{signed, unsigned};
-use rota_store::snapshot::decoded;
+use rota_store::snapshot::Read;
 use rota_store::{
-    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, LogsPage, NameKey, ReadyRow,
-    ScopedId, THREAD_TTL, TaskRow,
+    ExpiredPage, ExpiredPlace, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, LogsPage,
+    NameKey, ReadyRow, ScopedId, THREAD_TTL, TaskRow,
 };
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
@@ -294,23 +294,35 @@ impl Loader<'_> {
     }
 
     async fn expired(&self, page: &ExpiredPage) -> Result<ExpiredRows, Fault> {
-        let limit: i64 = signed(page.limit);
-        let left = self.query(sql::LEFT_SESSIONS, &[&SHARD, &page.left_before.0, &limit]).await?;
-        let mut expired = ExpiredRows::default();
-        let left = left.iter().map(|row| rows::names("session of worker", row));
-        let left: Vec<_> = left.collect::<Result<_, _>>()?;
-        expired.sessions = decoded(left, &mut expired.damaged);
+        let (limit, after) = (page.limit, &page.passed);
+        let mut expired = ExpiredRows { passed: after.clone(), ..ExpiredRows::default() };
+        let worker = |row: &Row| Ok((Timestamp(get(row, 2)?), rows::names("session of worker", row)?));
+        let left = self.dated(sql::LEFT_SESSIONS, page.left_before, &after.sessions, limit, worker).await?;
+        expired.sessions = expired.pass_damaged(left, limit, |passed| &mut passed.sessions);
         let Some(before) = page.ended_before else { return Ok(expired) };
-        let orphans = self.query(sql::ORPHANED_KEYS, &[&SHARD, &before.0, &limit]).await?;
-        let orphans = orphans.iter().map(|row| rows::names("idempotency key", row));
-        let orphans: Vec<_> = orphans.collect::<Result<_, _>>()?;
-        expired.keys = decoded(orphans, &mut expired.damaged);
-        let idle_before = (before - THREAD_TTL).0;
-        let idle = self.query(sql::IDLE_THREADS, &[&SHARD, &idle_before, &limit]).await?;
-        let idle: Vec<_> = idle.iter().map(rows::thread).collect::<Result<_, _>>()?;
-        expired.threads = decoded(idle, &mut expired.damaged);
+        let key = |row: &Row| Ok((Timestamp(get(row, 2)?), rows::names("idempotency key", row)?));
+        let orphans = self.dated(sql::ORPHANED_KEYS, before, &after.keys, limit, key).await?;
+        expired.keys = expired.pass_damaged(orphans, limit, |passed| &mut passed.keys);
+        let thread = |row: &Row| Ok((Timestamp(get(row, 3)?), rows::thread(row)?));
+        let idle = self.dated(sql::IDLE_THREADS, before - THREAD_TTL, &after.threads, limit, thread).await?;
+        expired.threads = expired.pass_damaged(idle, limit, |passed| &mut passed.threads);
         (expired.tasks, expired.more_tasks) = self.ended_tasks(page, before).await?;
         Ok(expired)
+    }
+
+    /// Reads the oldest rows of a kind behind a place, with their dates.
+    async fn dated<T>(
+        &self,
+        sql: &'static str,
+        before: Timestamp,
+        after: &ExpiredPlace,
+        limit: usize,
+        read: impl Fn(&Row) -> Result<(Timestamp, Read<T>), Fault>,
+    ) -> Result<Vec<(Timestamp, Read<T>)>, Fault> {
+        let limit: i64 = signed(limit);
+        let params: &[&(dyn ToSql + Sync)] =
+            &[&SHARD, &before.0, &after.at.0, &after.namespace, &after.name, &limit];
+        self.query(sql, params).await?.iter().map(read).collect()
     }
 
     /// Returns how many tasks have logs up to a bound, with the one that exceeds it.

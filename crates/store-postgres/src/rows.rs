@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rota_core::task::Task;
 use rota_core::{RouteId, TaskId, TaskKey};
 use rota_store::codec::{stored, unsigned};
-use rota_store::snapshot::{Read, parsed};
+use rota_store::snapshot::{Read, parse_names};
 use rota_store::{DamagedObject, Error, NameKey, SealedSecrets, StateRow, Stored, TaskRow, Thread};
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
@@ -81,7 +81,7 @@ pub(crate) fn records<T: DeserializeOwned>(
 
 /// Reads a pair of a namespace and a name of a row of a kind.
 pub(crate) fn names<N: FromStr, M: FromStr>(kind: &'static str, row: &Row) -> Result<Read<(N, M)>, Fault> {
-    Ok(parsed(kind, get(row, 0)?, get(row, 1)?))
+    Ok(parse_names(kind, get(row, 0)?, get(row, 1)?))
 }
 
 fn bad_name() -> Fault {

@@ -142,12 +142,12 @@ statements! {
         CROSS JOIN LATERAL (SELECT count(*) AS rows, coalesce(sum(size), 0)::int8 AS bytes FROM
             (SELECT octet_length(body) AS size FROM events WHERE events.shard = $1 AND events.task = want.task ORDER BY first LIMIT $3) AS one) AS log
         ORDER BY n";
-    ORPHANED_KEYS = "SELECT namespace, key FROM idempotency_keys WHERE shard = $1 AND orphaned < $2
-        ORDER BY orphaned, namespace, key LIMIT $3";
-    IDLE_THREADS = "SELECT namespace, name, record FROM threads WHERE shard = $1 AND idle < $2
-        ORDER BY idle, namespace, name LIMIT $3";
-    LEFT_SESSIONS = "SELECT namespace, worker FROM sessions WHERE shard = $1 AND ended < $2
-        ORDER BY ended, namespace, worker LIMIT $3";
+    ORPHANED_KEYS = "SELECT namespace, key, orphaned FROM idempotency_keys WHERE shard = $1 AND orphaned < $2
+        AND (orphaned, namespace, key) > ($3, $4, $5) ORDER BY orphaned, namespace, key LIMIT $6";
+    IDLE_THREADS = "SELECT namespace, name, record, idle FROM threads WHERE shard = $1 AND idle < $2
+        AND (idle, namespace, name) > ($3, $4, $5) ORDER BY idle, namespace, name LIMIT $6";
+    LEFT_SESSIONS = "SELECT namespace, worker, ended FROM sessions WHERE shard = $1 AND ended < $2
+        AND (ended, namespace, worker) > ($3, $4, $5) ORDER BY ended, namespace, worker LIMIT $6";
 }
 
 statements! {

@@ -5,8 +5,8 @@ use std::str::FromStr;
 use bytes::Bytes;
 use rota_core::{Epoch, RouteId, TaskId, TaskKey, Timestamp};
 use rota_store::{
-    Error, ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize, LogsPage, NameKey,
-    ReadyPage, ReadyRow, Session, SessionRow, THREAD_TTL, TaskRow, Thread, WaitsPage,
+    Error, ExpiredPage, ExpiredPlace, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, LogSize,
+    LogsPage, NameKey, ReadyPage, ReadyRow, Session, SessionRow, THREAD_TTL, TaskRow, Thread, WaitsPage,
 };
 use rusqlite::{OptionalExtension, Params, Row, params};
 
@@ -14,7 +14,16 @@ use crate::open::explain;
 use crate::writer::Writer;
 use crate::{readers, sql, workflows};
 use rota_store::codec::{signed, stored, unsigned};
-use rota_store::snapshot::{Read, decoded, parsed};
+use rota_store::snapshot::{Read, parse_names};
+
+/// Reads the date of a row of a kind, with its namespace and its name.
+fn names<N: FromStr, M: FromStr>(
+    kind: &'static str,
+    row: &Row<'_>,
+) -> rusqlite::Result<(Timestamp, Read<(N, M)>)> {
+    let (namespace, name): (String, String) = (row.get(0)?, row.get(1)?);
+    Ok((Timestamp(row.get(2)?), parse_names(kind, &namespace, &name)))
+}
 
 impl Writer {
     /// Reads the row of each key, if there is one.
@@ -89,16 +98,18 @@ impl Writer {
     }
 
     fn expired(&self, page: &ExpiredPage) -> Result<ExpiredRows, Error> {
-        let limit = signed(page.limit);
-        let mut rows = ExpiredRows::default();
-        let left = self.names(sql::LEFT_SESSIONS, "session of worker", params![page.left_before.0, limit])?;
-        rows.sessions = decoded(left, &mut rows.damaged);
+        let (limit, after) = (page.limit, &page.passed);
+        let mut rows = ExpiredRows { passed: after.clone(), ..ExpiredRows::default() };
+        let worker = |row: &Row<'_>| names("session of worker", row);
+        let left = self.dated(sql::LEFT_SESSIONS, page.left_before, &after.sessions, limit, worker)?;
+        rows.sessions = rows.pass_damaged(left, limit, |passed| &mut passed.sessions);
         if let Some(before) = page.ended_before {
-            let orphans = self.names(sql::ORPHANED_KEYS, "idempotency key", params![before.0, limit])?;
-            rows.keys = decoded(orphans, &mut rows.damaged);
-            let idle = params![(before - THREAD_TTL).0, limit];
-            let idle = readers::all(&self.connection, sql::IDLE_THREADS, idle, readers::thread_row)?;
-            rows.threads = decoded(idle, &mut rows.damaged);
+            let key = |row: &Row<'_>| names("idempotency key", row);
+            let orphans = self.dated(sql::ORPHANED_KEYS, before, &after.keys, limit, key)?;
+            rows.keys = rows.pass_damaged(orphans, limit, |passed| &mut passed.keys);
+            let thread = |row: &Row<'_>| Ok((Timestamp(row.get(3)?), readers::thread_row(row)?));
+            let idle = self.dated(sql::IDLE_THREADS, before - THREAD_TTL, &after.threads, limit, thread)?;
+            rows.threads = rows.pass_damaged(idle, limit, |passed| &mut passed.threads);
             let (ended, key) = page.after.map_or((i64::MIN, i64::MIN), |(at, key)| (at.0, signed(key.0)));
             (rows.tasks, rows.more_tasks) = self.ended_tasks(page, params![before.0, ended, key])?;
         }
@@ -144,17 +155,17 @@ impl Writer {
         Ok(readers::one(&self.connection, sql::LOG_SIZE, params, size)?.unwrap_or_default())
     }
 
-    /// Reads pairs of a namespace and a name of rows of a kind.
-    fn names<N: FromStr, M: FromStr>(
+    /// Reads the oldest rows of a kind behind a place, with their dates.
+    fn dated<T>(
         &self,
         sql: &str,
-        kind: &'static str,
-        params: impl Params,
-    ) -> Result<Vec<Read<(N, M)>>, Error> {
-        readers::all(&self.connection, sql, params, |row| {
-            let (namespace, name): (String, String) = (row.get(0)?, row.get(1)?);
-            Ok(parsed(kind, &namespace, &name))
-        })
+        before: Timestamp,
+        after: &ExpiredPlace,
+        limit: usize,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<(Timestamp, Read<T>)>,
+    ) -> Result<Vec<(Timestamp, Read<T>)>, Error> {
+        let params = params![before.0, after.at.0, after.namespace, after.name, signed(limit)];
+        readers::all(&self.connection, sql, params, read)
     }
 
     /// Reads in the open transaction.

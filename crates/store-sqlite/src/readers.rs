@@ -20,7 +20,7 @@ use crate::open::explain;
 use crate::search::SearchFile;
 use crate::{backup, disk, documents, list, snapshot, sql, workflows};
 use rota_store::codec::{decode, signed, stored, unsigned};
-use rota_store::snapshot::{Read, parsed};
+use rota_store::snapshot::{Read, parse_names};
 
 pub(crate) fn one<T>(
     connection: &Connection,
@@ -47,7 +47,7 @@ pub(crate) fn all<T>(
 pub(crate) fn thread_row(row: &Row<'_>) -> rusqlite::Result<Read<(NameKey, Stored<Thread>)>> {
     let (namespace, name): (String, String) = (row.get(0)?, row.get(1)?);
     let thread = stored::<Thread>(row.get_ref(2)?.as_blob()?);
-    Ok(parsed("thread", &namespace, &name).map(|name| (name, thread)))
+    Ok(parse_names("thread", &namespace, &name).map(|name| (name, thread)))
 }
 
 fn bad_name() -> Error {

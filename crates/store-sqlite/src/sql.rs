@@ -99,14 +99,16 @@ statements! {
     KEY = "SELECT id, task FROM idempotency_keys WHERE namespace = ? AND key = ?";
     PUT_KEY = "INSERT INTO idempotency_keys (namespace, key, id, task) VALUES (?, ?, ?, ?)";
     LEAVE_KEY = "UPDATE idempotency_keys SET orphaned = ?2 WHERE task = ?1";
-    ORPHANED_KEYS = "SELECT namespace, key FROM idempotency_keys WHERE orphaned < ? ORDER BY orphaned, namespace, key LIMIT ?";
+    ORPHANED_KEYS = "SELECT namespace, key, orphaned FROM idempotency_keys
+                     WHERE orphaned < ? AND (orphaned, namespace, key) > (?, ?, ?) ORDER BY orphaned, namespace, key LIMIT ?";
     DELETE_KEY = "DELETE FROM idempotency_keys WHERE namespace = ? AND key = ?";
 
     THREAD = "SELECT record FROM threads WHERE namespace = ? AND name = ?";
     THREADS = "SELECT namespace, name, record FROM threads WHERE (namespace, name) > (?1, ?2)
                ORDER BY namespace, name LIMIT ?3";
     PUT_THREAD = "INSERT OR REPLACE INTO threads (namespace, name, idle, record) VALUES (?, ?, ?, ?)";
-    IDLE_THREADS = "SELECT namespace, name, record FROM threads WHERE idle < ? ORDER BY idle, namespace, name LIMIT ?";
+    IDLE_THREADS = "SELECT namespace, name, record, idle FROM threads
+                    WHERE idle < ? AND (idle, namespace, name) > (?, ?, ?) ORDER BY idle, namespace, name LIMIT ?";
     DELETE_THREAD = "DELETE FROM threads WHERE namespace = ? AND name = ?";
 
     PUT_WAIT = "INSERT OR IGNORE INTO waits (namespace, key, waiter) VALUES (?, ?, ?)";
@@ -207,8 +209,8 @@ statements! {
     SESSION = "SELECT record, epoch FROM sessions WHERE namespace = ? AND worker = ?";
     PUT_SESSION = "INSERT OR REPLACE INTO sessions (namespace, worker, epoch, open, ended, record)
                    VALUES (?, ?, ?, ?, ?, ?)";
-    LEFT_SESSIONS = "SELECT namespace, worker FROM sessions
-                     WHERE ended < ? ORDER BY ended, namespace, worker LIMIT ?";
+    LEFT_SESSIONS = "SELECT namespace, worker, ended FROM sessions
+                     WHERE ended < ? AND (ended, namespace, worker) > (?, ?, ?) ORDER BY ended, namespace, worker LIMIT ?";
     DELETE_SESSION = "DELETE FROM sessions WHERE namespace = ? AND worker = ?";
 }
 

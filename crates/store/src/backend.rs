@@ -19,8 +19,8 @@ use rota_core::{AgentName, Namespace, RouteId, TaskId, TaskKey, Timestamp, Worke
 
 use crate::search::SearchIndex;
 use crate::{
-    Budget, DamagedObject, DatabaseStatus, Document, DocumentKey, Documents, DocumentsPage, Error, FeedPage,
-    Filter, FollowUp, LogSize, LogsPage, Page, Replica, SealedSecrets, Session, SessionRow, Snapshot, Span,
+    Budget, DatabaseStatus, Document, DocumentKey, Documents, DocumentsPage, Error, ExpiredPage, ExpiredRows,
+    FeedPage, Filter, FollowUp, LogsPage, Page, Replica, SealedSecrets, Session, SessionRow, Snapshot, Span,
     StateRow, StoreSpace, StoreStats, TaskBody, Thread, WaitKey, WorkflowChanges, WorkflowLoad,
     WorkflowLoaded, WorkflowQuery, WorkflowRows,
 };
@@ -125,21 +125,6 @@ pub struct ReadyPage {
     pub payloads: bool,
 }
 
-/// What a prune reads: the oldest rows of each kind that ended before a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExpiredPage {
-    /// Bound for tasks, and for keys whose task was removed; `None` reads neither.
-    pub ended_before: Option<Timestamp>,
-    /// Exclusive lower bound for tasks: the end and key of the last one of the previous page.
-    pub after: Option<(Timestamp, TaskKey)>,
-    /// Bound for the end of sessions.
-    pub left_before: Timestamp,
-    /// Largest number of rows of each kind.
-    pub limit: usize,
-    /// Bound of the logs of the tasks that no other task needs: the page ends with the one that exceeds it.
-    pub logs: LogSize,
-}
-
 #[derive(Debug, Clone)]
 pub struct TaskRow {
     pub key: TaskKey,
@@ -156,13 +141,6 @@ pub struct ReadyRow {
     pub row: TaskRow,
     /// The payload, if it was requested and is within the bound.
     pub payload: Option<Bytes>,
-}
-
-/// Row of a task whose retention is over.
-#[derive(Debug, Clone)]
-pub struct ExpiredRow {
-    pub ended_at: Timestamp,
-    pub row: TaskRow,
 }
 
 /// Row of an idempotency key.
@@ -197,20 +175,6 @@ pub struct Loaded {
     /// How many of the tasks of [`Load::logs`] are on the page.
     pub logs: usize,
     pub workflows: WorkflowLoaded,
-}
-
-/// Expired rows of each kind, oldest first.
-#[derive(Debug, Clone, Default)]
-pub struct ExpiredRows {
-    pub tasks: Vec<ExpiredRow>,
-    /// Whether there may be more tasks.
-    pub more_tasks: bool,
-    pub keys: Vec<NameKey>,
-    /// Threads that no task has used since [`THREAD_TTL`] before the bound for tasks.
-    pub threads: Vec<(NameKey, Stored<Thread>)>,
-    pub sessions: Vec<SessionKey>,
-    /// Rows whose names are not valid, with the reason. They stay.
-    pub damaged: Vec<(DamagedObject, String)>,
 }
 
 /// What one write changes, atomically. Removals happen before additions of the same kind.

@@ -42,6 +42,7 @@ mod commit;
 pub mod conformance;
 mod document;
 pub mod engine;
+mod expired;
 mod file_lock;
 mod filter;
 mod follow_up;
@@ -81,15 +82,15 @@ use search::{ChangedTexts, IndexUpdate, SearchQuery};
 
 pub use backend::{
     AccountKey, ArtifactsKey, ArtifactsKeys, ArtifactsRow, Backend, Changes, CredentialKey, DependentsPage,
-    ExpiredPage, ExpiredRow, ExpiredRows, IdempotencyRow, Load, Loaded, NameKey, Place, Reader, ReadyPage,
-    ReadyRow, RoutePlace, ScopedId, SessionKey, Stored, THREAD_TTL, TaskRow, WaitsKey, WaitsPage, Written,
-    stored_due,
+    IdempotencyRow, Load, Loaded, NameKey, Place, Reader, ReadyPage, ReadyRow, RoutePlace, ScopedId,
+    SessionKey, Stored, THREAD_TTL, TaskRow, WaitsKey, WaitsPage, Written, stored_due,
 };
 pub use commit::{
     AccountChange, AgentChange, AttemptEnded, Commit, CoolDownChange, Dispatch, DocumentChange, Previous,
     QueueLeft, TaskChange, UsageAdded,
 };
 pub use document::{Document, DocumentKey, DocumentKind, Documents, DocumentsPage, Expected, PutDocument};
+pub use expired::{ExpiredPage, ExpiredPlace, ExpiredRow, ExpiredRows, PassedRows};
 pub use file_lock::{FileLock, LockError};
 pub use filter::{Filter, Page};
 pub use follow_up::{FollowUp, TaskHold, WaitKey};

@@ -92,7 +92,7 @@ impl std::fmt::Display for DamagedObject {
 pub type Read<T> = Result<T, (DamagedObject, String)>;
 
 /// Parses the namespace and the name of an expired row of a kind.
-pub fn parsed<N: FromStr, M: FromStr>(kind: &'static str, namespace: &str, name: &str) -> Read<(N, M)> {
+pub fn parse_names<N: FromStr, M: FromStr>(kind: &'static str, namespace: &str, name: &str) -> Read<(N, M)> {
     let pair = namespace.parse().ok().zip(name.parse().ok());
     pair.ok_or_else(|| {
         let object = DamagedObject::Expired(kind, namespace.to_owned(), name.to_owned());

@@ -3,7 +3,7 @@
 use rota_core::task::{self, Dependency, DependencyKey, DependencyState, Desired, OnFailure};
 use rota_core::{Namespace, Timestamp};
 use rota_store::engine::Engine;
-use rota_store::{Backend, Command, ExpiredPage, Load, LogSize, Prune, Reply};
+use rota_store::{Backend, Command, ExpiredPage, Load, LogSize, PassedRows, Prune, Reply};
 
 use super::{NOW, create, id};
 use crate::Writer;
@@ -45,8 +45,14 @@ fn expired_page_ends_at_its_bound_of_logs() {
     engine.run((0..50).map(cancel).collect(), NOW).unwrap();
     let mut tasks = |logs| {
         let later = Timestamp(NOW.0 + 1);
-        let page =
-            ExpiredPage { ended_before: Some(later), after: None, left_before: later, limit: 200, logs };
+        let page = ExpiredPage {
+            ended_before: Some(later),
+            after: None,
+            passed: PassedRows::default(),
+            left_before: later,
+            limit: 200,
+            logs,
+        };
         let load = Load { expired: Some(page), ..Load::default() };
         let expired = engine.backend().load(&load).unwrap().expired;
         (expired.tasks.len(), expired.more_tasks)
@@ -79,7 +85,7 @@ fn pruned_tasks_leave_no_rows() {
     assert_eq!(counts(&mut engine), []);
 }
 
-/// Names that are not valid any more, as after a downgrade.
+/// Names that are not valid any more, as after a downgrade, on a whole page of each kind.
 #[test]
 fn damaged_names_stop_no_prune() {
     let folder = tempfile::tempdir().unwrap();
@@ -90,26 +96,34 @@ fn damaged_names_stop_no_prune() {
     let later = Timestamp(NOW.0 + 1);
     let prune = |limit| Command::Prune(Prune { ended_before: Some(later), left_before: later, limit });
     engine.run(vec![prune(10)], NOW).unwrap();
-    for sql in [
-        "UPDATE idempotency_keys SET namespace = 'N N' WHERE key = '0'",
-        "INSERT INTO threads (namespace, name, idle, record) VALUES ('N N', 't', 0, x'80')",
-        "INSERT INTO sessions (namespace, worker, epoch, open, ended, record) VALUES ('n', 'W W', 1, 0, 0, x'80')",
+    for (sql, rows) in [
+        ("UPDATE idempotency_keys SET namespace = 'N N' WHERE key IN ('0', '1', '2')", 3),
+        (
+            "INSERT INTO threads (namespace, name, idle, record)
+             VALUES ('N N', 'a', 0, x'80'), ('N N', 'b', 0, x'80'), ('N N', 'c', 0, x'80'), ('n', 'd', 1, x'80')",
+            4,
+        ),
+        (
+            "INSERT INTO sessions (namespace, worker, epoch, open, ended, record) VALUES
+             ('n', 'A A', 1, 0, 0, x'80'), ('n', 'B B', 1, 0, 0, x'80'), ('n', 'C C', 1, 0, 0, x'80'), ('n', 'd', 1, 0, 1, x'80')",
+            4,
+        ),
     ] {
-        assert_eq!(engine.backend().connection().execute(sql, []).unwrap(), 1, "{sql}");
+        assert_eq!(engine.backend().connection().execute(sql, []).unwrap(), rows, "{sql}");
     }
     let (mut pruned, mut reported) = (Vec::new(), Vec::new());
-    for _ in 0..9 {
+    for _ in 0..5 {
         let outcome = engine.run(vec![prune(3)], NOW).unwrap();
         reported.extend(outcome.commit.undecodable.into_iter().map(|(what, _)| what));
         let [Ok(Reply::Pruned { count, more })] = outcome.replies[..] else {
             panic!("{:?}", outcome.replies)
         };
-        pruned.push(count);
-        if !more {
-            break;
-        }
+        pruned.push((count, more));
     }
-    // The first of each page of three keys stays.
-    assert_eq!(pruned, [2, 2, 0]);
-    assert_eq!(reported, ["session of worker n/W W", "idempotency key N N/0", "thread N N/t"]);
+    // The first page of each kind has only damaged rows, which stay. The second round finds nothing else.
+    assert_eq!(pruned, [(0, true), (3, true), (1, false), (0, true), (0, false)]);
+    let workers = ["A A", "B B", "C C"].map(|worker| format!("session of worker n/{worker}"));
+    let keys = ["0", "1", "2"].map(|key| format!("idempotency key N N/{key}"));
+    let threads = ["a", "b", "c"].map(|thread| format!("thread N N/{thread}"));
+    assert_eq!(reported, [workers, keys, threads].concat());
 }

@@ -154,6 +154,7 @@ impl<B: Backend> Engine<B> {
                     load.expired.get_or_insert(ExpiredPage {
                         ended_before: prune.ended_before,
                         after: self.prune_cursor.expired,
+                        passed: self.prune_cursor.passed.clone(),
                         left_before: prune.left_before,
                         limit: prune.limit,
                         logs: MAX_LOGS,

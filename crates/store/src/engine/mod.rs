@@ -177,7 +177,9 @@ impl<B: Backend> Engine<B> {
                 // Another writer may have made the answers untrue.
                 self.backend.confirm()?;
             }
-            self.prune_cursor = self.write_set.prune_cursor.take().unwrap_or(self.prune_cursor);
+            if let Some(cursor) = self.write_set.prune_cursor.take() {
+                self.prune_cursor = cursor;
+            }
             for key in self.write_set.sessions.keys() {
                 self.absent.remove(key);
             }

@@ -11,7 +11,8 @@ use super::queue::Queue;
 use super::write_set::Found;
 use super::{Answer, Engine, KeySet};
 use crate::{
-    Backend, Error, ExpiredRow, FollowUp, Load, LogSize, Prune, ReadyPage, Refused, Reply, ScopedId, WaitKey,
+    Backend, Error, ExpiredRow, FollowUp, Load, LogSize, PassedRows, Prune, ReadyPage, Refused, Reply,
+    ScopedId, WaitKey,
 };
 
 /// Routes that one prune looks at.
@@ -20,12 +21,14 @@ const MAX_ROUTES: usize = 256;
 pub(super) const MAX_LOGS: LogSize = LogSize { rows: 16 * 1024, bytes: 32 * 1024 * 1024 };
 
 /// Where a prune begins: behind what those before it have looked at, up to the last route.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct PruneCursor {
     /// The first route to look at.
     route: RouteId,
     /// The end and the key of the last task; `None` to begin with the oldest.
     pub(super) expired: Option<(Timestamp, TaskKey)>,
+    /// Rows whose names are not valid.
+    pub(super) passed: PassedRows,
 }
 
 /// Divides the limit of a prune: each kind of records has as much of it as another one, and leaves to the others what it does not
@@ -69,10 +72,9 @@ impl<B: Backend> Engine<B> {
         ];
         let shares = shares(found, prune.limit);
         let [sessions, keys, threads, workflows, tasks] = shares;
-        // Behind a full page of any kind but tasks, there may be more. Damaged rows stay: a page of nothing else is the last.
-        let damaged = expired.damaged.len();
-        let is_full = found[..4].iter().any(|count| *count > 0 && count + damaged >= prune.limit);
-        let more = is_full || shares != found || expired.more_tasks;
+        // Behind a full page, there may be more.
+        let more_workflows = found[3] >= prune.limit;
+        let more = expired.more_names || more_workflows || shares != found || expired.more_tasks;
         let mut count = 0;
         for key in expired.sessions.into_iter().take(sessions) {
             if self.write_set.session_rows.remove(&key) {
@@ -102,8 +104,12 @@ impl<B: Backend> Engine<B> {
         let (removed, next) =
             if more || room == 0 { (0, Some(self.prune_cursor.route)) } else { self.prune_routes(room)? };
         count += removed + self.prune_workflows(workflows, now)?;
-        // The next round begins with the oldest task: that may be needed no longer.
-        let cursor = next.map(|route| PruneCursor { route, expired: last.or(self.prune_cursor.expired) });
+        // The next round begins with the oldest records: they may be needed no longer, or valid again.
+        let cursor = next.map(|route| PruneCursor {
+            route,
+            expired: last.or(self.prune_cursor.expired),
+            passed: expired.passed,
+        });
         self.write_set.prune_cursor = Some(cursor.unwrap_or_default());
         Ok(Ok(Reply::Pruned { count, more: more || next.is_some() }.into()))
     }

@@ -35,7 +35,8 @@ impl Contents {
         let ended = |session: &Session| (!session.open).then_some(session.since);
         let sessions = keys(oldest(&self.sessions, page.left_before, ended), page.limit);
         let Some(before) = page.ended_before else {
-            return ExpiredRows { sessions, ..ExpiredRows::default() };
+            let more_names = sessions.len() == page.limit;
+            return ExpiredRows { sessions, more_names, ..ExpiredRows::default() };
         };
         let tasks = oldest(&self.tasks, before, |(task, _)| crate::stored_task_end(task)).into_iter();
         let orphans = oldest(&self.idempotency_keys, before, |(.., orphaned_at)| *orphaned_at);
@@ -45,6 +46,8 @@ impl Contents {
             .into_iter()
             .filter_map(|name| Some((name.clone(), Ok(self.threads.get(&name)?.clone()))))
             .collect();
+        let names = [rows.sessions.len(), rows.keys.len(), rows.threads.len()];
+        rows.more_names = names.contains(&page.limit);
         let mut logs = LogSize::default();
         for (ended_at, key) in tasks.filter(|place| page.after.is_none_or(|after| *place > after)) {
             if rows.tasks.len() == page.limit || logs.exceeds(page.logs) {
