@@ -45,7 +45,7 @@ test("an action whose key belongs to an earlier call has another key the next ti
   expect(await keysOf(lost, expired, undefined)).toEqual([0, 0, 1]);
 });
 
-/** Begins an action, which goes on until its end is called, with the error of the call if it fails. */
+/** Begins an action, whose call lasts until `end` is called, with its error if it fails. */
 function begin(keys: ActionKeys) {
   let used = "";
   let settle: (error?: Error) => void = () => {};
