@@ -133,7 +133,7 @@ macro_rules! conformance {
                 agents_that_isolate_nothing_hide_no_budget
             }
             budget_turns {
-                free_attempts_take_no_budget waiting_attempts_begin_no_turn first_report_counts_the_other_attempts
+                task_of_tomorrow_is_passed_over free_attempts_take_no_budget waiting_attempts_begin_no_turn first_report_counts_the_other_attempts
                 late_reports_are_several_turns
             }
             budget_waits {

@@ -1,14 +1,18 @@
 //! Turns that running attempts may still spend near a limit: which attempts are charged one.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 use bytes::Bytes;
 use rota_core::TaskId;
-use rota_core::spending::Budget;
+use rota_core::spending::{Budget, Period};
 use rota_core::task::{self, Completion, EventEffect, Item, State};
 use rota_core::usage::Usage;
 
 use super::budget_waits::{claim_of, other_agent};
 use super::budgets::{account, agent, claim, daily, several, spend, start, succeed};
-use super::harness::{Harness, attempt_of, to_agent};
+use super::harness::{Harness, attempt_of, namespace, to_agent};
+use crate::{Claim, Command, Reply};
 
 async fn create_free(t: &mut Harness) -> TaskId {
     let mut create = t.task();
@@ -18,6 +22,25 @@ async fn create_free(t: &mut Harness) -> TaskId {
 
 async fn is_stopping(t: &Harness, id: TaskId) -> bool {
     t.read(id).await.assignment.expect("it does not run").stopping.is_some()
+}
+
+/// The clock was set back over midnight: the wait would end before the task was created.
+pub async fn task_of_tomorrow_is_passed_over(t: &mut Harness) {
+    let worker = start(t, daily(100), Budget::default()).await;
+    several(t, 1).await;
+    let given = claim(t, &worker, 1).await;
+    spend(t, &given[0], 1, 101).await;
+    succeed(t, &given[0], 101).await;
+    let midnight = Period::Day.end(t.now()).0;
+    t.clock.store(midnight + 300_000_000, Ordering::Relaxed);
+    let id = several(t, 1).await.remove(0);
+    t.clock.store(midnight - 120_000_000, Ordering::Relaxed);
+    let routes = vec![t.route(to_agent("a")).await];
+    let (namespace, shared, not_isolating) = (namespace("n"), Vec::new(), Arc::default());
+    let claim = Claim { namespace, worker, routes, shared, slots: 1, probes: None, not_isolating };
+    // Not one to be repeated immediately, which would find the same.
+    assert!(matches!(t.one(Command::Claim(claim)).await, Ok(Reply::PassedOver)));
+    assert_eq!(t.read(id).await.state, State::Queued);
 }
 
 pub async fn free_attempts_take_no_budget(t: &mut Harness) {

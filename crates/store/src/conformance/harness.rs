@@ -29,7 +29,7 @@ pub struct Harness {
     inbox: mpsc::Receiver<Commit>,
     /// Commits since the store was opened.
     pub commits: Vec<Commit>,
-    clock: Arc<AtomicI64>,
+    pub(super) clock: Arc<AtomicI64>,
     made: u128,
 }
 

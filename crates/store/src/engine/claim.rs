@@ -16,9 +16,9 @@ const MAX_PASSED_OVER: usize = 256;
 /// Ready tasks that are looked for on all routes together when others get no slot, besides one for each slot, and as many on each route
 /// as it has left to other agents.
 const MAX_AHEAD: usize = 256;
-/// Times that one claim looks for tasks: nearly twice as many as lead to [`MAX_PASSED_OVER`] if each finds as many as all before. They find
-/// fewer where the best tasks are all on one of many routes; those behind are left to the next claim.
-const MAX_PASSES: usize = 16;
+/// Times that one claim looks for tasks: nearly four times as many as lead to [`MAX_PASSED_OVER`] if each finds as many as all before. They
+/// may find fewer where the best tasks are all on one of many routes; no claim finds what is behind those.
+const MAX_PASSES: usize = 32;
 
 /// Bytes of payloads that the claims of one batch load: tasks beyond them are left to the next claim.
 pub(super) const MAX_PAYLOADS: u64 = 32 * 1024 * 1024;
@@ -178,7 +178,8 @@ impl<B: Backend> Engine<B> {
         };
         let (mut best, mut passed_over) = (Vec::new(), !left.is_empty());
         // The last place up to which the tasks of all routes are known. A pass takes none behind it: one that is not known may come
-        // first. Each route has found its part up to there, or all of its tasks, so the first places up to `end` are the first of all.
+        // first. Each route has found its part up to there, all of its tasks, or as many as it may that avoid the worker, so the first
+        // places up to `end` are the first of all.
         let mut end: Option<Place> = None;
         let rows = |route: RouteId| {
             let (left, each) = part(route);

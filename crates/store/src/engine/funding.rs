@@ -32,7 +32,8 @@ pub(super) enum Funds {
     Enough(i64),
     /// Nothing: the task waits from now on.
     Waits,
-    /// Nothing of the worker's agent: another one may take the task.
+    /// Nothing of the worker's agent: another one may take the task, or the same one later, where the end of the wait precedes the
+    /// task, since the clock was set back.
     Elsewhere,
 }
 
@@ -90,8 +91,7 @@ impl<B: Backend> Engine<B> {
         if let Some((id, _)) = of_workflows.iter().find(is_full) {
             let (scope, until) = (id.1.clone(), now + OFFER_INTERVAL);
             let wait = BudgetWait { scope, period: Period::Day, since: now, until };
-            let _ = self.apply(key, Command::AwaitBudget(wait), now)?;
-            return Ok(Funds::Waits);
+            return self.await_budget(key, wait, now);
         }
         // One attempt that may use what is left shows what those of the agent cost.
         let is_first =
@@ -119,8 +119,13 @@ impl<B: Backend> Engine<B> {
             },
         };
         self.write_set.full.insert((task.namespace.clone(), wait.scope.clone()));
+        self.await_budget(key, wait, now)
+    }
+
+    fn await_budget(&mut self, key: TaskKey, wait: BudgetWait, now: Timestamp) -> Result<Funds, Error> {
         let _ = self.apply(key, Command::AwaitBudget(wait), now)?;
-        Ok(Funds::Waits)
+        let waits = self.load(key)?.is_some_and(|task| task.state == State::Pending);
+        Ok(if waits { Funds::Waits } else { Funds::Elsewhere })
     }
 
     /// Returns the workflows whose budgets pay for tasks, as far as they are not known.
