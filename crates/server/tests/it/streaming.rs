@@ -7,7 +7,7 @@ use rota_proto::worker::v1::session_request::Kind as Outgoing;
 use rota_proto::worker::v1::session_response::Kind as Incoming;
 use rota_proto::worker::v1::{Assign, Follow, RunningAttempt, StreamedMessage};
 use rota_testkit::client::watch::Watch;
-use rota_testkit::raw::{RawWorker, hello};
+use rota_testkit::raw::{RawWorker, hello, output};
 use rota_testkit::{Backend, Cluster, history, tasks};
 use serde_json::json;
 
@@ -68,6 +68,9 @@ async fn parts_reach_followers_only_while_they_follow() -> Result<()> {
     drop(early);
     while followed(&mut worker, &assign).await? {}
     worker.send(part(&assign, assign.fence, 7, "unheard"));
+    // Answered once the part before it was taken.
+    worker.report(&Assign { fence: assign.fence - 1, ..assign.clone() }, 1, vec![output("outdated")]);
+    while !matches!(worker.receive().await?, Incoming::ReportAck(_)) {}
 
     // Again, and over a lost connection of the worker.
     let mut again = client.watch_task_streamed(&task.name, 0);
