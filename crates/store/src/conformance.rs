@@ -168,7 +168,7 @@ macro_rules! conformance {
             }
             workflow_ends {
                 completed_steps_are_compensated completed_elements_are_compensated compensation_continues_after_each_reopen failed_compensation_ends_the_workflow
-                cancelled_workflow_ends_its_tasks deadlines_of_steps_and_workflows_pass timeout_ends_a_stopping_workflow outages_count_for_no_deadline start_judges_no_workflow_with_absent_workers
+                cancelled_workflow_ends_its_tasks deadlines_of_steps_and_workflows_pass late_tick_starts_nothing_before_what_it_needs late_tick_overtakes_no_decision timeout_ends_a_stopping_workflow outages_count_for_no_deadline start_judges_no_workflow_with_absent_workers
                 task_of_a_step_is_removed_with_its_workflow ended_workflow_is_pruned_with_its_tasks wide_workflow_is_removed_with_all_rows
             }
             workflow_reserves {

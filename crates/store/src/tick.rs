@@ -12,10 +12,18 @@ use crate::{Command, SessionKey};
 pub struct Tick {
     /// Deadlines that are applied at most; the others stay due.
     pub limit: usize,
-    /// The time of the clock when the caller last saw that it had not jumped; nothing later is judged.
+    /// The time of the clock when the caller last saw that it had not jumped: no later deadline is judged.
     pub at: Option<Timestamp>,
     /// Workers without a connection: they cannot accept what was assigned to them, and their leases decide what becomes of it.
     pub disconnected: Arc<HashSet<SessionKey>>,
+}
+
+impl Tick {
+    /// Returns the time by which deadlines are judged. Their consequences have the time of the batch, so that nothing begins before
+    /// what it follows has ended.
+    pub(crate) fn by(&self, now: Timestamp) -> Timestamp {
+        self.at.unwrap_or(now).min(now)
+    }
 }
 
 impl Command {

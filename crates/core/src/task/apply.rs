@@ -83,7 +83,7 @@ impl Task {
             Command::QuotaLifted { credential } => step.quota_lifted(credential),
             Command::AwaitBudget(wait) => step.await_budget(wait),
             Command::BudgetLifted { scope } => step.budget_lifted(&scope),
-            Command::Tick { away } => step.tick(away),
+            Command::Tick { by, away } => step.tick(by, away),
             Command::ClockJumped { by, at } => step.clock_jumped(by, at),
             Command::DependencyFound { key, id } => step.dependency_found(&key, id)?,
             Command::DependencyEnded { id, state } => step.dependency_ended(id, state)?,
@@ -258,12 +258,12 @@ impl Step<'_> {
     }
 
     /// Applies every deadline that has passed.
-    fn tick(&mut self, away: Duration) {
-        let (task, now) = (&mut *self.task, self.now);
+    fn tick(&mut self, by: Timestamp, away: Duration) {
+        let (task, by) = (&mut *self.task, by.min(self.now));
         if matches!(task.state, State::Pending | State::Queued) && task.queue_deadline().is_some() {
             task.away = away;
         }
-        let over = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
+        let over = |at: Option<Timestamp>| at.is_some_and(|at| at <= by);
         match task.state {
             // A rejected task that waits for its next assignment still counts as queued for its caller.
             State::Pending | State::Queued if over(task.queue_deadline()) => {
@@ -272,7 +272,7 @@ impl Step<'_> {
                 self.go(StateChange::new(State::Failed, "queue_timeout").message(message).failure(failure));
             }
             State::Pending | State::Queued => self.settle(),
-            State::Assigned | State::Running | State::InputRequired if over(task.due()) => self.overdue(),
+            State::Assigned | State::Running | State::InputRequired if over(task.due()) => self.overdue(by),
             _ => {}
         }
     }

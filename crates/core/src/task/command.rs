@@ -110,6 +110,8 @@ pub enum Command {
     },
     /// Applies every deadline that has passed.
     Tick {
+        /// Deadlines after this are not judged. It may precede the time of the command, which is that of the consequences.
+        by: Timestamp,
         /// Time since the task became ready in which no worker could have taken it: its queue timeout does not count it.
         away: Duration,
     },
@@ -219,8 +221,8 @@ pub struct Grant {
 }
 
 impl Command {
-    /// [`Self::Tick`] where each moment of the queue time counts.
-    pub const TICK: Self = Self::Tick { away: Duration::ZERO };
+    /// [`Self::Tick`] where each moment of the queue time counts, by the time of the command.
+    pub const TICK: Self = Self::Tick { by: Timestamp::MAX, away: Duration::ZERO };
 }
 
 /// How a worker left its attempts.

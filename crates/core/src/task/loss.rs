@@ -61,12 +61,12 @@ impl Step<'_> {
     }
 
     /// Ends the attempt of an overdue task whose worker has not reported in time.
-    pub(super) fn overdue(&mut self) {
+    pub(super) fn overdue(&mut self, by: Timestamp) {
         let task = &mut *self.task;
         if task.desired == Desired::Cancelled {
             let message = "the worker did not confirm the cancellation in time";
             self.go(StateChange::new(State::Cancelled, "cancelled").message(message));
-        } else if let Some(stopping) = task.overdue_stop(self.now) {
+        } else if let Some(stopping) = task.overdue_stop(by) {
             let by = "the control plane".to_owned();
             self.end_stopped(*stopping, Completion::Stopped { by });
         } else if task.assignment.as_ref().is_some_and(|assignment| assignment.work_ended) {

@@ -132,7 +132,7 @@ impl Move<'_> {
                     self.close("");
                 }
             }
-            StepCommand::Tick { away } => self.tick(away),
+            StepCommand::Tick { by, away } => self.tick(by, away),
             StepCommand::Resume => self.move_deadline(Duration::ZERO),
             StepCommand::Halt => self.halt(),
             StepCommand::Compensate => self.compensate(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Kind, NestedCommand, Resolved, State, StepState, TemplateRef};
+use crate::Timestamp;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
@@ -24,8 +25,10 @@ pub enum Command {
     CancelFinally {
         reason: String,
     },
-    /// Its deadline may have passed. `away` is how long Rota was away since the time of the workflow began; the store sets it.
+    /// Its deadline may have passed: one after `by` is not judged, which may precede the time of the command. `away` is how long Rota
+    /// was away since the time of the workflow began; the store sets it.
     Tick {
+        by: Timestamp,
         away: Duration,
     },
     /// A task of it, or of a workflow below it, has cost so much more.
@@ -40,7 +43,8 @@ pub enum Command {
 impl Command {
     /// Of a caller, who does not know how long Rota was away.
     pub const RESUME: Self = Self::Resume { away: Duration::ZERO };
-    pub const TICK: Self = Self::Tick { away: Duration::ZERO };
+    /// By the time of the command.
+    pub const TICK: Self = Self::Tick { by: Timestamp::MAX, away: Duration::ZERO };
 }
 
 /// Start of a round, as the driver has evaluated it.
@@ -114,8 +118,10 @@ pub enum StepCommand {
         message: String,
     },
     Signal,
-    /// Its deadline may have passed. `away` is how long Rota was away since it began to wait.
+    /// Its deadline may have passed: one after `by` is not judged, which may precede the time of the command. `away` is how long Rota
+    /// was away since it began to wait.
     Tick {
+        by: Timestamp,
         away: Duration,
     },
     /// The workflow was resumed: deadlines move by the time of the pause.

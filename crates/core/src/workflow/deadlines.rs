@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::apply::Move;
 use super::{Follow, Kind, StepState};
+use crate::Timestamp;
 
 impl Move<'_> {
     /// Begins to wait, for at most so long.
@@ -26,12 +27,12 @@ impl Move<'_> {
         }
     }
 
-    pub(super) fn tick(&mut self, away: Duration) {
+    pub(super) fn tick(&mut self, by: Timestamp, away: Duration) {
         if self.step.state != StepState::Running {
             return;
         }
         self.move_deadline(away);
-        if self.step.due.is_none_or(|due| due > self.now) {
+        if self.step.due.is_none_or(|due| due > by.min(self.now)) {
             return;
         }
         if self.workflow.is_paused() && !matches!(self.step.kind, Kind::Sleep { .. }) {

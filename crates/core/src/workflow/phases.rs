@@ -43,8 +43,8 @@ impl Workflow {
             Command::Spend { micro_usd } => self.spend(micro_usd, &mut out, now),
             Command::Delete if !ended => return Err(Rejected::Unended),
             Command::Delete => self.remove(&mut out),
-            Command::Tick { .. } if ended => {
-                if self.due().is_some_and(|due| due <= now) {
+            Command::Tick { by, .. } if ended => {
+                if self.due().is_some_and(|due| due <= by.min(now)) {
                     self.remove(&mut out);
                 }
             }
@@ -82,11 +82,11 @@ impl Workflow {
             }
             Command::Cancel { reason } => self.cancel(&reason, false, &mut out, now),
             Command::CancelFinally { reason } => self.cancel(&reason, true, &mut out, now),
-            Command::Tick { away } => {
+            Command::Tick { by, away } => {
                 if self.due().is_some() {
                     self.away = self.away.max(away);
                 }
-                if self.due().is_some_and(|due| due <= now) {
+                if self.due().is_some_and(|due| due <= by.min(now)) {
                     self.blame("", "the time of the workflow has run out");
                     self.stop(true, &mut out, now);
                     self.advance(&mut out, now);

@@ -5,13 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use rota_core::WorkflowId;
 use rota_core::task::{Completion, Desired, State as TaskState};
-use rota_core::workflow::{COMPENSATION, Command as Apply, Kind, Rejected, State, StepState};
+use rota_core::workflow::{COMPENSATION, Command as Apply, Kind, Rejected, State, StepCommand, StepState};
 use uuid::Uuid;
 
 use super::follow_ups::settle;
 use super::harness::{Harness, namespace, on};
 use super::workflow_run::{Run, create, failed, ok, step, waiting, workflow};
-use crate::{Action, Command as Ask, Reply, WorkflowCommand, WorkflowQuery};
+use crate::{Action, Command as Ask, Reply, Tick, WorkflowCommand, WorkflowQuery};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -169,6 +169,43 @@ pub async fn deadlines_of_steps_and_workflows_pass(t: &mut Harness) {
     assert_eq!((run.step(0).await.state, run.workflow().await.state), (StepState::Failed, State::Failed));
     let rejected = Bytes::from_static(br#"{"approved":false,"comment":""}"#);
     assert_eq!((run.step(0).await.has_output, run.outputs(vec![0]).await), (true, vec![(0, rejected)]));
+}
+
+pub async fn late_tick_starts_nothing_before_what_it_needs(t: &mut Harness) {
+    let steps = vec![
+        waiting("sleep", Kind::Sleep { duration: SECOND }, &[]),
+        step("task", &[]),
+        step("last", &[0, 1]),
+    ];
+    let mut run = Run::new(t, workflow(steps), false).await;
+    run.start(0, 1, 0, 0, 0).await.unwrap();
+    run.t.later(SECOND);
+    let seen = run.t.now();
+    run.t.later(SECOND * 6);
+    run.run(1, ok("done")).await;
+    // It was sent before the end of the task, and comes after it.
+    let tick = Tick { limit: 9, at: Some(seen), ..Tick::default() };
+    assert!(matches!(run.t.one(Ask::Tick(tick)).await, Ok(Reply::Ticked(1))));
+    let (ended, started) = (run.step(1).await.ended_at, run.step(2).await.ready_at);
+    assert!(started >= ended && ended.is_some(), "{started:?} is before {ended:?}");
+}
+
+pub async fn late_tick_overtakes_no_decision(t: &mut Harness) {
+    let approval = Kind::Approval { deadline: Some(SECOND * 2), approves: false };
+    let mut run = Run::new(t, workflow(vec![waiting("ask", approval, &[])]), false).await;
+    run.start(0, 1, 0, 0, 0).await.unwrap();
+    run.t.later(SECOND);
+    let tick = Tick { limit: 9, at: Some(run.t.now()), ..Tick::default() };
+    run.t.later(SECOND * 2);
+    let decide = StepCommand::Decide { approves: true, message: String::new() };
+    let (namespace, id) = (namespace("n"), run.workflow.id);
+    let decided = WorkflowCommand::Step { namespace, id, step: 0, command: decide, output: None };
+    run.t
+        .batch(vec![Ask::Tick(tick), decided.into()])
+        .await
+        .into_iter()
+        .for_each(|reply| drop(reply.unwrap()));
+    assert_eq!(run.step(0).await.state, StepState::Succeeded);
 }
 
 /// What runs while it stops, since a step has failed, may never end by itself.

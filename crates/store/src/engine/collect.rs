@@ -111,11 +111,11 @@ impl<B: Backend> Engine<B> {
                     }
                 }
                 Command::Tick(tick) => {
-                    let now = tick.at.unwrap_or(now).min(now);
+                    let by = tick.by(now);
                     let most = load.due.map_or(0, |(_, most)| most);
-                    load.due = Some((now, most.max(tick.limit)));
+                    load.due = Some((by, most.max(tick.limit)));
                     load.workflows.due = load.due;
-                    for key in self.due_on_workers(now, tick) {
+                    for key in self.due_on_workers(by, tick) {
                         self.collect_end(key, &mut load);
                     }
                 }

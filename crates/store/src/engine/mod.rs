@@ -242,7 +242,7 @@ impl<B: Backend> Engine<B> {
             Command::Create(create) => self.create(*create, now),
             Command::Task { namespace, id, command } => self.one(&(namespace, id), command, now),
             Command::Claim(claim) => self.claim(claim, now),
-            Command::Tick(tick) => self.tick(&tick, tick.at.unwrap_or(now).min(now)),
+            Command::Tick(tick) => self.tick(&tick, now),
             Command::ClockJumped { by } => Ok(Ok(self.clock_jumped(by, now))),
             Command::OpenSession(open) => self.open_session(open, now),
             Command::EndSession(end) => self.end_session(end, now),
@@ -284,7 +284,8 @@ impl<B: Backend> Engine<B> {
     }
 
     fn tick(&mut self, tick: &Tick, now: Timestamp) -> Result<Result<Answer, Refused>, Error> {
-        let mut due = self.due_on_workers(now, tick);
+        let by = tick.by(now);
+        let mut due = self.due_on_workers(by, tick);
         due.extend(self.write_set.due.take().unwrap_or_default());
         due.truncate(tick.limit);
         let mut count = due.len();
@@ -312,10 +313,10 @@ impl<B: Backend> Engine<B> {
             }
             let away = self.waited_in_vain(key, now)?;
             // Another command of the batch may have ended it.
-            let _ = self.apply(key, task::Command::Tick { away }, now)?;
+            let _ = self.apply(key, task::Command::Tick { by, away }, now)?;
         }
         self.offer_unused_room(now);
-        count += self.tick_workflows(now)?;
+        count += self.tick_workflows(by, now)?;
         Ok(Ok(Reply::Ticked(count).into()))
     }
 

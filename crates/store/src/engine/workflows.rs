@@ -2,6 +2,7 @@
 //! `rota_core::workflow`; what follows for other steps is in `workflow_visits`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::task::State;
@@ -249,7 +250,9 @@ impl<B: Backend> Engine<B> {
                 let away = workflow.paused_at.map(|then| self.away.between(then, now));
                 Resume { away: away.unwrap_or_default() }
             }
-            Tick { .. } => Tick { away: self.away_since(&workflow.namespace, workflow.began_at(), now) },
+            Tick { by, .. } => {
+                Tick { by, away: self.away_since(&workflow.namespace, workflow.began_at(), now) }
+            }
             other => other,
         }
     }
@@ -363,19 +366,20 @@ impl<B: Backend> Engine<B> {
     }
 
     /// Applies the deadlines of workflows and steps that have passed. Returns their number.
-    pub(super) fn tick_workflows(&mut self, now: Timestamp) -> Result<usize, Error> {
+    pub(super) fn tick_workflows(&mut self, by: Timestamp, now: Timestamp) -> Result<usize, Error> {
         let (workflows, steps) = self.write_set.workflows.due.take().unwrap_or_default();
         let count = workflows.len() + steps.len();
         self.load_steps(workflows.iter().map(|key| (*key, WORKFLOW_MEMBER)).chain(steps.iter().copied()))?;
         for key in workflows {
-            let _ = self.apply_workflow(key, workflow::Command::TICK, now);
+            let tick = workflow::Command::Tick { by, away: Duration::ZERO };
+            let _ = self.apply_workflow(key, tick, now);
         }
         self.follow_up(now)?;
         for key in steps {
             let set = &self.write_set.workflows;
             let waits = set.step(key).and_then(|step| Some((set.workflow(key.0)?, step.waits_since?)));
             let away = waits.map(|(workflow, since)| self.away_since(&workflow.namespace, since, now));
-            let tick = StepCommand::Tick { away: away.unwrap_or_default() };
+            let tick = StepCommand::Tick { by, away: away.unwrap_or_default() };
             let ticked = self.apply_step(key, tick, now)?;
             let is_stranded = ticked.is_err() && self.write_set.workflows.workflow(key.0).is_none();
             self.write_set.workflows.stranded.extend(is_stranded.then_some(key));

@@ -19,7 +19,7 @@ fn attempts_that_cannot_continue_let_the_next_start_over() {
     harness.apply(keep(&harness, false));
     assert_eq!(known(&harness), (1, 0));
     harness.finish(failed(Class::Hang));
-    harness.wait(secs(600)).apply(Command::Tick { away: secs(0) });
+    harness.wait(secs(600)).apply(Command::TICK);
     harness.start();
     harness.apply(keep(&harness, true));
     assert_eq!(known(&harness), (2, 2));
@@ -43,7 +43,7 @@ fn discarded_checkpoints_leave_the_one_before() {
         kept.push(harness.task.checkpointed);
         harness.finish(failed(Class::Hang));
         if !harness.task.state.is_final() {
-            harness.wait(secs(600)).apply(Command::Tick { away: secs(0) });
+            harness.wait(secs(600)).apply(Command::TICK);
         }
     }
     assert_eq!(kept, [0, 2, 2]);

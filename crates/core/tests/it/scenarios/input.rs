@@ -204,7 +204,7 @@ fn messages_are_kept_for_later_attempts() {
     let mut harness = Harness::new(plain());
     harness.start().apply(message("one".to_owned()));
     harness.finish(failed(Class::Crash));
-    harness.wait(secs(600)).apply(Command::Tick { away: secs(0) });
+    harness.wait(secs(600)).apply(Command::TICK);
     harness.start().apply(message("two".to_owned()));
     assert_eq!(harness.task.messages, ["one", "two"]);
     for number in 0..40 {

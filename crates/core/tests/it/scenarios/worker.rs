@@ -382,11 +382,11 @@ fn backward_clock_does_not_reverse_time() {
 fn own_end_is_remembered_over_rejections_and_losses() {
     let mut harness = Harness::new(plain());
     harness.start().finish(failed(Class::Agent));
-    harness.wait(secs(600)).apply(Command::Tick { away: secs(0) });
+    harness.wait(secs(600)).apply(Command::TICK);
     harness.assign().reject();
     let failure = |harness: &Harness| harness.task.last_failure.as_ref().map(|failure| failure.class);
     assert_eq!((failure(&harness), harness.task.concluded), (Some(Class::Agent), 1));
-    harness.wait(secs(600)).apply(Command::Tick { away: secs(0) });
+    harness.wait(secs(600)).apply(Command::TICK);
     harness.start().lose(EPOCH);
     assert_eq!((failure(&harness), harness.task.concluded), (Some(Class::WorkerLost), 1));
 }

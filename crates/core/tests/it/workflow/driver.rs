@@ -11,13 +11,13 @@ impl World {
             }
             Kind::Approval { .. } if self.graph.steps[index].fails => {
                 self.now = self.now + Duration::from_secs(2);
-                StepCommand::Tick { away: Duration::ZERO }
+                StepCommand::Tick { by: Timestamp::MAX, away: Duration::ZERO }
             }
             Kind::Approval { .. } => StepCommand::Decide { approves: true, message: String::new() },
             Kind::Signal { .. } => StepCommand::Signal,
             _ => {
                 self.now = self.now + Duration::from_secs(2);
-                StepCommand::Tick { away: Duration::ZERO }
+                StepCommand::Tick { by: Timestamp::MAX, away: Duration::ZERO }
             }
         };
         self.step(index, command);

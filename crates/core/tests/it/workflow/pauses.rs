@@ -107,7 +107,7 @@ fn pause_stops_the_clock_of_an_approval() {
     let mut world = World::by_hand(0, &[approval, approval, Kind::Sleep { duration: second * 10 }]);
     world.run_but(&[0, 1, 2]);
     let start = world.now;
-    let tick = |away: u32| StepCommand::Tick { away: second * away };
+    let tick = |away: u32| StepCommand::Tick { by: Timestamp::MAX, away: second * away };
     world.pause();
     world.now = start + second * 60;
     world.step(0, tick(0));
