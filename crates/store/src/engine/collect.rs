@@ -7,7 +7,7 @@ use rota_core::task::{self, DependencyKey, State, Task};
 use rota_core::{RouteId, TaskKey, Timestamp};
 
 use super::Engine;
-use super::claim::MAX_PAYLOADS;
+use super::claim::MAX_EARLY_PAYLOADS;
 use super::follow_ups::MAX_FOLLOW_UPS;
 use super::memory::Live;
 use super::prune::MAX_LOGS;
@@ -171,7 +171,7 @@ impl<B: Backend> Engine<B> {
         let payloads = claimed.len() == 1;
         let page = |(route, limit)| ReadyPage { route, after: None, limit, payloads };
         load.ready = claimed.into_iter().map(page).collect();
-        load.payload_bytes = if payloads { MAX_PAYLOADS } else { 0 };
+        load.payload_bytes = if payloads { MAX_EARLY_PAYLOADS } else { 0 };
         for ids in [&mut load.ids, &mut load.dependencies] {
             ids.sort_unstable();
             ids.dedup();

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rota_core::spending::{Budget, Scope};
 use rota_core::target::Target;
-use rota_core::task::{self, AttemptRef, EventEffect, Item, WorkerRef};
+use rota_core::task::{self, AttemptRef, Completion, EventEffect, Item, WorkerRef};
 use rota_core::usage::Usage;
 use rota_core::workflow::{Parent, StepRef, Workflow};
 use rota_core::{Fence, RouteId};
@@ -153,6 +153,43 @@ fn loads_are_bounded_by_tasks_left_to_others() {
         assert!(matches!(replies[..], [Reply::PassedOver]), "{replies:?}");
         assert!(claimed.loads <= 12 && claimed.rows_read <= 6 * 256, "{claimed:?}");
     }
+}
+
+/// Payloads of tasks that are left to others leave room for that of one behind them.
+#[test]
+fn large_tasks_left_to_others_hide_none() {
+    let mut engine = Engine::new(Counting::default(), 1).unwrap();
+    let capable = |number: usize, daily: Option<i64>| {
+        let Command::PutAgent(mut put) = put_agent(number) else { unreachable!() };
+        put.agent.capabilities = ["c".to_owned()].into();
+        put.agent.budget = Budget { daily, ..Budget::default() };
+        Command::PutAgent(put)
+    };
+    let needing =
+        |number: usize| create(number, Target::Capabilities(["c".to_owned()].into()), Some(worker(0)));
+    calls(&mut engine, vec![capable(0, Some(200)), capable(1, None), hello(0)]);
+    // An attempt of the agent costs 150, and 50 are left.
+    calls(&mut engine, vec![needing(0)]);
+    let finish = task::Command::Finish {
+        attempt: AttemptRef { by: worker(0), fence: Fence(1) },
+        last: 0,
+        completion: Completion::Succeeded(None),
+        usage: Some(Usage { cost_micro_usd: 150, ..Usage::default() }),
+        session: String::new(),
+        jitter: 0.0,
+    };
+    calls(&mut engine, vec![on(id(0), finish)]);
+    let large = |number: usize| {
+        let Command::Create(mut create) = needing(number) else { unreachable!() };
+        (create.payload, create.offer) = (vec![7; 1 << 20].into(), None);
+        create
+    };
+    calls(&mut engine, (1..=40).map(|number| Command::Create(large(number))).collect());
+    let mut cheap = large(41);
+    cheap.task.limits.budget_micro_usd = Some(10);
+    calls(&mut engine, vec![Command::Create(cheap)]);
+    let (claimed, replies) = calls(&mut engine, vec![claim(1..2, 64)]);
+    assert!(matches!(replies[..], [Reply::Claimed(1)]), "{replies:?} {claimed:?}");
 }
 
 #[test]
