@@ -12,7 +12,7 @@ use rota_testkit::{Backend, Cluster, tasks};
 const ONE: &str = "0000000000000001";
 const TWO: &str = "0000000000000002";
 /// Long enough for everything that a test does before.
-const RESET: Duration = Duration::from_secs(15);
+const RESET: Duration = Duration::from_secs(30);
 const NEVER: Duration = Duration::from_hours(24 * 7);
 
 fn limited(resets: Option<Duration>) -> v1::Failure {
@@ -33,11 +33,9 @@ async fn start(backend: Backend) -> Result<Cluster> {
 }
 
 async fn create(client: &Client, count: usize) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for _ in 0..count {
-        names.push(tasks::create(client, tasks::task("coder")).await?.name);
-    }
-    Ok(names)
+    let created = (0..count).map(|_| tasks::create(client, tasks::task("coder")));
+    let created = futures::future::try_join_all(created).await?;
+    Ok(created.into_iter().map(|task| task.name).collect())
 }
 
 /// Takes a task, whose credential has reached its limit.
