@@ -91,8 +91,11 @@ async fn tasks_wait_for_the_budget_of_their_agent() -> Result<()> {
     let known = status(&client).await?.budget.context("no budget")?;
     assert_eq!((known.reserved_micro_usd, known.exhausted_until), (60, None));
     end(&mut worker, &assign, 10).await?;
-    assert_eq!(status(&client).await?.budget.context("no budget")?.spent_today_micro_usd, 70);
-    Ok(())
+    // The status of the agent follows the commits.
+    tasks::eventually("the spending of both attempts", async || {
+        Ok(status(&client).await?.budget.context("no budget")?.spent_today_micro_usd == 70)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -232,8 +235,12 @@ async fn wrong_report_spoils_no_month() -> Result<()> {
     let assign = worker.take().await?;
     end(&mut worker, &assign, i64::MAX).await?;
     let name = "namespaces/default".to_owned();
-    let listed = client.all_budgets(&name).await?;
-    assert!(listed.iter().all(|one| one.spent_today_micro_usd == 200_000_000), "{listed:?}");
+    // Lists follow the commits.
+    tasks::eventually("both budgets are listed with a bounded report", async || {
+        let listed = client.all_budgets(&name).await?;
+        Ok(!listed.is_empty() && listed.iter().all(|one| one.spent_today_micro_usd == 200_000_000))
+    })
+    .await?;
     // The namespace has money left. One without a budget of its own may spend it all, and the books can be corrected.
     create(&client).await?;
     let assign = worker.take().await?;
