@@ -96,7 +96,7 @@ async fn hanging_cli_is_killed_and_retried() -> Result<()> {
     let mut task = claude_task(&model, &json!([{"fail": {"hang_after": 0, "times": "always"}}]));
     let spec = task.spec.get_or_insert_default();
     // Long enough for the CLI to start and send a request on a busy machine.
-    let silence = pbjson_types::Duration::from(Duration::from_secs(10));
+    let silence = pbjson_types::Duration::from(Duration::from_secs(30));
     spec.limits = Some(v1::Limits { silence_timeout: Some(silence), ..Default::default() });
     spec.retry = Some(v1::RetryPolicy { max_attempts: 2, ..Default::default() });
     let task = tasks::create(client, task).await?;

@@ -32,7 +32,7 @@ async fn outlast_the_grace(cluster: &Cluster, grace: Duration) -> Result<()> {
 async fn full_store_ends_no_attempt() -> Result<()> {
     let mut setup = Setup::new(Backend::Memory);
     // In which a slow worker comes back, too.
-    let grace = Duration::from_secs(6);
+    let grace = Duration::from_secs(10);
     setup.timing.reconnect_grace = grace;
     let full = std::sync::Arc::clone(&setup.full);
     let cluster = Cluster::start_with(setup).await?;

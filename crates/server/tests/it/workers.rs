@@ -157,7 +157,7 @@ impl Far {
     async fn start(backend: Backend, reconnect_grace: Duration) -> Result<Self> {
         let mut setup = Setup::new(backend);
         setup.timing.heartbeat = Duration::from_millis(100);
-        setup.timing.heartbeat_timeout = Duration::from_secs(5);
+        setup.timing.heartbeat_timeout = Duration::from_secs(10);
         setup.timing.reconnect_grace = reconnect_grace;
         let cluster = Cluster::start_with(setup).await?;
         let client = cluster.client();
@@ -174,7 +174,7 @@ impl Far {
 
 #[tokio::test]
 async fn silent_worker_is_lost_disconnected_one_returns() -> Result<()> {
-    let far = Far::start(Backend::Sqlite, Duration::from_millis(300)).await?;
+    let far = Far::start(Backend::Sqlite, Duration::from_secs(5)).await?;
     let Far { cluster, proxy, task, .. } = &far;
     let client = cluster.client();
     proxy.freeze();

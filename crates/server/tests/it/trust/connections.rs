@@ -106,7 +106,7 @@ const SIGN_IN: &str = "POST /api/v1/system:redeemSignInCode";
 
 #[tokio::test]
 async fn idle_connections_without_a_token_are_closed() -> Result<()> {
-    let limits = Limits { anonymous_idle: Duration::from_secs(3), ..Limits::default() };
+    let limits = Limits { anonymous_idle: Duration::from_secs(10), ..Limits::default() };
     let cluster = cluster(limits).await?;
     let (agents, token) = ("GET /api/v1/namespaces/default/agents", Some("open sesame"));
     let mut known = call_on(&cluster, agents, token).await?;
@@ -117,7 +117,7 @@ async fn idle_connections_without_a_token_are_closed() -> Result<()> {
 
 #[tokio::test]
 async fn old_connections_take_no_further_calls() -> Result<()> {
-    let cluster = cluster(Limits { connection_age: Duration::from_secs(3), ..Limits::default() }).await?;
+    let cluster = cluster(Limits { connection_age: Duration::from_secs(10), ..Limits::default() }).await?;
     let token = Some("open sesame");
     closed(call_on(&cluster, "GET /api/v1/namespaces/default/agents", token).await?).await
 }

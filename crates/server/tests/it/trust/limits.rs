@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rota_proto::v1::Event;
@@ -26,8 +25,7 @@ async fn cluster(limits: Limits) -> Result<Cluster> {
 
 #[tokio::test]
 async fn silent_connections_are_closed() -> Result<()> {
-    let limits = Limits { first_call: Duration::from_secs(3), ..Limits::default() };
-    let cluster = cluster(limits).await?;
+    let cluster = cluster(Limits::default()).await?;
     let client = cluster.client();
     let worker_client = cluster.worker_client("echo")?;
     tasks::agent(client, "echo", tasks::script([]), &[]).await?;
