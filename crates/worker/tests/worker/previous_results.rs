@@ -102,9 +102,11 @@ async fn absent_or_damaged_result_makes_task_invalid() {
 async fn timeout_names_the_error_it_waited_for() {
     let mut plane = FakeControlPlane::start().await;
     plane.refuse_results(Status::unavailable("the disk is full"));
-    let seconds = clock::unix_micros() / 1_000_000 + 6;
-    let deadline = Some(pbjson_types::Timestamp { seconds, nanos: 0 });
-    let (_, result) = run(&mut plane, |task| task.deadline = deadline).await;
+    let (_, result) = run(&mut plane, |task| {
+        let seconds = clock::unix_micros() / 1_000_000 + 10;
+        task.deadline = Some(pbjson_types::Timestamp { seconds, nanos: 0 });
+    })
+    .await;
     let failure = failed(result);
     assert_eq!(failure.class(), FailureClass::Timeout);
     assert!(

@@ -52,7 +52,7 @@ async fn hanging_program_exceeds_silence_timeout() {
     let _worker = Worker::start(&plane);
     let mut session = plane.welcomed().await;
     let mut hanging = assign(1, script([Step::SpawnOrphan(true), Step::Hang(true)]));
-    limits(&mut hanging).silence_timeout = Some(Duration::from_secs(3).into());
+    limits(&mut hanging).silence_timeout = Some(Duration::from_secs(10).into());
     session.send(ToWorker::Assign(Box::new(hanging))).await;
     session.accepted(1).await;
     let (events, result) = session.result().await;

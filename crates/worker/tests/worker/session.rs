@@ -259,7 +259,7 @@ async fn deadline_and_silence_timeout_are_enforced() {
     session.send(ToWorker::Assign(Box::new(late.clone()))).await;
     // As if the worker had been frozen: the attempt is not started.
     assert!(session.rejected().await.contains("no time left"));
-    let soon = rota_telemetry::clock::unix_micros() / 1_000_000 + 6;
+    let soon = rota_telemetry::clock::unix_micros() / 1_000_000 + 10;
     late.deadline = Some(pbjson_types::Timestamp { seconds: soon, nanos: 0 });
     session.send(ToWorker::Assign(Box::new(late))).await;
     session.accepted(1).await;

@@ -95,13 +95,17 @@ async fn interrupt_ends_most_programs() {
 async fn end_escalates_as_far_as_needed() {
     let directory = tempdir().unwrap();
     let file = directory.path().join("pid");
-    for (ignored, by, signal) in [("INT", EndedBy::Terminate, 15), ("INT TERM", EndedBy::Kill, 9)] {
+    // The request to terminate comes after a third of the time, and the program must end within the next one.
+    let terminated = Duration::from_secs(12);
+    for (ignored, grace, by, signal) in
+        [("INT", terminated, EndedBy::Terminate, 15), ("INT TERM", SHORT, EndedBy::Kill, 9)]
+    {
         let _ = std::fs::remove_file(&file);
         let line = format!("trap '' {ignored}; echo $$ > {}; while :; do sleep 0.01; done", file.display());
         let mut running = start(shell(&line)).await.unwrap();
         let pid = pid_in(&file).await;
         assert_eq!(pid, running.pid());
-        let (exit, ended) = running.end(SHORT).await.unwrap();
+        let (exit, ended) = running.end(grace).await.unwrap();
         assert_eq!((exit.signal, ended), (Some(signal), by));
         assert!(!is_alive(pid));
     }
