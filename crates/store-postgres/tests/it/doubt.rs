@@ -184,7 +184,7 @@ async fn commit_not_made_is_repeated_later() {
     let cutter = Cutter::start(server, &database).await;
     let store = open(&Target::parse(&cutter.url, None).unwrap()).await;
     // Everything is sent, and the server waits for the lock.
-    let holding = hold_shard(server, &database).await;
+    let holding = hold_shard(server, &database, 10).await;
     let writer = Arc::clone(&store);
     let applied = rota_telemetry::spawn("applied", rota_telemetry::OnExit::Done, async move {
         writer.apply(vec![create(0)]).await
@@ -268,22 +268,23 @@ async fn commit_waits_for_a_held_shard() {
     let server = PostgresServer::shared();
     let database = server.database().unwrap();
     let store = open(&Target::parse(&database, None).unwrap()).await;
-    let holding = hold_shard(server, &database).await;
+    let holding = hold_shard(server, &database, 3).await;
     let replies = store.apply(vec![create(0)]).await;
     assert!(matches!(replies.as_deref(), Ok([Ok(Reply::Created(_))])), "{replies:?}");
     holding.await.unwrap();
     store.close().await;
 }
 
-/// Locks the row of the shard for three seconds, longer than a commit waits for a lock.
+/// Locks the row of the shard for some seconds. A commit waits for it three times, two seconds each.
 pub(crate) async fn hold_shard(
     server: &'static PostgresServer,
     database: &str,
+    seconds: u32,
 ) -> tokio::task::JoinHandle<()> {
     let holder = database.to_owned();
     let holding = tokio::task::spawn_blocking(move || {
-        let hold = "BEGIN; SELECT 1 FROM rota.shards FOR UPDATE; SELECT pg_sleep(3); COMMIT";
-        server.sql(&holder, hold).unwrap();
+        let hold = format!("BEGIN; SELECT 1 FROM rota.shards FOR UPDATE; SELECT pg_sleep({seconds}); COMMIT");
+        server.sql(&holder, &hold).unwrap();
     });
     let held =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";

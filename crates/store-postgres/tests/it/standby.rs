@@ -158,7 +158,7 @@ async fn looks_at_an_owner_lock_nothing() {
     let database = server.database().unwrap();
     let target = Target::parse(&database, None).unwrap();
     let first = open(&target).await;
-    let holding = hold_shard(server, &database).await;
+    let holding = hold_shard(server, &database, 10).await;
     let mut standby = Standby::start(target);
     let seen = standby.looks().await;
     assert_eq!(seen.map(|owner| owner.name).as_deref(), Some("doubt"));
