@@ -11,6 +11,7 @@ use rota_testkit::postgres::PostgresServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Directions in which bytes are carried.
 pub(crate) const TO_SERVER: usize = 0;
@@ -161,6 +162,8 @@ async fn copy(
     link: &Link,
 ) {
     let mut buffer = [0; 1024];
+    // When the next piece may pass: one that is late delays none after it.
+    let mut due: Option<Instant> = None;
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         if number < link.frozen.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
@@ -170,7 +173,9 @@ async fn copy(
         }
         let delay = link.delay.load(Ordering::SeqCst);
         if direction == TO_SERVER && delay > 0 {
-            tokio::time::sleep(Duration::from_millis(delay)).await;
+            let due = due.get_or_insert_with(Instant::now);
+            *due += Duration::from_millis(delay);
+            tokio::time::sleep_until(*due).await;
         }
         let before = link.left[direction].fetch_sub(count as i64, Ordering::SeqCst);
         let passes = usize::try_from(before.clamp(0, count as i64)).unwrap();
