@@ -2,17 +2,18 @@
 
 use std::io::{BufReader, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rota_store::{Error, Filter, Reply, Standbys, Store};
 use rota_store_postgres::{OnWait, Options, Postgres, Target};
 use rota_telemetry::{OnExit, spawn};
 use rota_testkit::postgres::{PostgresServer, Stop};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::doubt::{check, create, open};
+use crate::fence::owner_knows;
 
 const LIMIT: Duration = Duration::from_secs(180);
 /// Time of an outage, longer than a lease.
@@ -28,25 +29,21 @@ struct Rival {
 }
 
 impl Rival {
-    async fn start(target: &Target) -> Self {
-        let looks = Arc::new(AtomicUsize::new(0));
-        let on_wait: OnWait = {
-            let looks = Arc::clone(&looks);
-            Arc::new(move |_| {
-                looks.fetch_add(1, Ordering::SeqCst);
-            })
-        };
+    /// Starts one that waits for a database of a server, next to its owner.
+    async fn start(target: &Target, server: &PostgresServer, database: &str) -> Self {
+        let (looks, mut looked) = watch::channel(0);
+        let on_wait: OnWait = Arc::new(move |_| looks.send_modify(|looks| *looks += 1));
         let stop = CancellationToken::new();
         let options = Options { on_wait, stop: stop.clone(), ..Options::new(target.clone(), "rival") };
         let stop = stop.drop_guard();
         let opened = tokio::task::spawn_blocking(move || rota_store_postgres::open(options, None).map(drop));
-        let known = async {
-            // The owner has renewed its lease meanwhile.
-            while looks.load(Ordering::SeqCst) < 20 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(LIMIT, known).await.expect("it looks");
+        drop(
+            tokio::time::timeout(LIMIT, looked.wait_for(|looks| *looks > 0))
+                .await
+                .expect("it looks")
+                .unwrap(),
+        );
+        owner_knows(server, database).await;
         Self { stop, opened }
     }
 
@@ -63,7 +60,7 @@ async fn paused_standby_does_not_end_the_owner() {
     let database = primary.database().unwrap();
     let target = Target::parse(&database, None).unwrap();
     let store = open(&target).await;
-    let rival = Rival::start(&target).await;
+    let rival = Rival::start(&target, &primary, &database).await;
     let standby = primary.synchronous_standby().unwrap();
     let counted = async {
         while store.database_status().await.unwrap().unwrap().standbys != SYNCHRONOUS {
@@ -234,7 +231,7 @@ async fn held_table_does_not_end_the_owner() {
     let database = server.database().unwrap();
     let target = Target::parse(&database, None).unwrap();
     let store = open(&target).await;
-    let rival = Rival::start(&target).await;
+    let rival = Rival::start(&target, server, &database).await;
     let held = database.clone();
     let holding = tokio::task::spawn_blocking(move || {
         let seconds = OUTAGE.as_secs();
@@ -287,7 +284,7 @@ async fn replaced_primary_is_not_used_again() {
     let target = both(&primary, &standby, &database);
     let store = open(&target).await;
     acknowledged(&store, 1).await;
-    let rival = Rival::start(&both(&primary, &standby, &database)).await;
+    let rival = Rival::start(&target, &standby, &database).await;
 
     standby.stop(Stop::Fast).unwrap();
     primary.resume().unwrap();

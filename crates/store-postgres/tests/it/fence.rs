@@ -36,6 +36,22 @@ async fn replaced() -> (Target, Arc<Postgres>) {
     (target, first)
 }
 
+/// Waits until the owner knows of the replicas that wait by now: it looks for them after each renewal of its lease, and has done so once
+/// the next one is made.
+pub(crate) async fn owner_knows(server: &PostgresServer, database: &str) {
+    let lease = "SELECT expires FROM rota.replicas JOIN rota.shards ON owner = replicas.id";
+    let expires = || server.sql(database, lease).unwrap();
+    for _ in 0..2 {
+        let before = expires();
+        let renewed = async {
+            while expires() == before {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, renewed).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn replaced_owner_answers_nothing() {
     let (target, first) = replaced().await;
@@ -211,9 +227,8 @@ async fn owner_without_database_ends_if_another_waits() {
             rota_store_postgres::open(options, None).map(|opened| opened.store)
         })
     };
-    // Long enough that the owner has renewed its lease, and knows of it.
-    let known = looks.wait_for(|count| *count >= 20);
-    drop(tokio::time::timeout(Duration::from_secs(60), known).await.unwrap().unwrap());
+    drop(tokio::time::timeout(LIMIT, looks.wait_for(|count| *count > 0)).await.unwrap().unwrap());
+    owner_knows(PostgresServer::shared(), &database).await;
     cutter.block(true);
     let second = waits.await.unwrap().unwrap();
     assert!(matches!(second.apply(vec![create(1)]).await.unwrap()[..], [Ok(Reply::Created(_))]));
@@ -241,18 +256,7 @@ async fn owner_without_answers_ends_with_its_lease() {
         })
     };
     drop(tokio::time::timeout(LIMIT, looks.wait_for(|count| *count > 0)).await.unwrap().unwrap());
-    // The owner looks for others after each renewal: it has done so once the next one is made.
-    let lease = "SELECT expires FROM rota.replicas JOIN rota.shards ON owner = replicas.id";
-    let expires = || server.sql(&database, lease).unwrap();
-    for _ in 0..2 {
-        let before = expires();
-        let renewed = async {
-            while expires() == before {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(LIMIT, renewed).await.unwrap();
-    }
+    owner_knows(server, &database).await;
     while commits.try_recv().is_ok() {}
     cutter.silence();
     let under_way = spawn("commit", OnExit::Done, {
