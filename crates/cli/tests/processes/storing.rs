@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
@@ -11,6 +12,7 @@ use rota_proto::v1::{self, TaskState};
 use rota_testkit::s3_server::S3Server;
 use rota_testkit::{history, tasks};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::process::Process;
 use crate::{Fixture, Graces, dev, workload};
@@ -76,13 +78,17 @@ async fn kill(client: &Client, mut worker: Process, name: &str) -> Result<()> {
     .await
 }
 
-/// Stops a worker, and does not wait for its attempts.
-async fn stop_now(worker: &mut Process) -> Result<()> {
+/// Time for a worker that is stopped to store what its attempts leave (`STOPPING_TIME` in `keep` of the worker).
+const STOPPING_TIME: Duration = Duration::from_secs(20);
+
+/// Stops a worker, and does not wait for its attempts. Returns whether it has ended before their time to store what they leave was over.
+pub(crate) async fn stop_now(worker: &mut Process) -> Result<bool> {
     worker.signal(Signal::SIGTERM);
     tasks::eventually("the drain", async || Ok(worker.count("draining") > 0)).await?;
+    let began = Instant::now();
     worker.signal(Signal::SIGTERM);
     worker.wait().await;
-    Ok(())
+    Ok(began.elapsed() < STOPPING_TIME)
 }
 
 /// Downloads what a task has left, and returns whether it is whole.
