@@ -1,5 +1,7 @@
 //! Attempts after one that was cut off which cannot continue its conversation, and what people have sent to it.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use rota_proto::v1::{self, TaskState, event};
 use rota_testkit::tasks;
@@ -11,11 +13,12 @@ use super::conversations::bash;
 use crate::claude;
 
 impl Site {
-    /// Loses the worker of a task of Claude, whose CLI then does this where it is to continue the conversation. Returns what becomes
-    /// of the task.
+    /// Loses the worker of a task of Claude with this silence timeout, whose CLI then does this where it is to continue the
+    /// conversation. Returns what becomes of the task.
     async fn refuse(
         &mut self,
         model: &rota_fake_model::Handle,
+        silence: Option<Duration>,
         refusal: &str,
     ) -> Result<(v1::TaskStatus, Vec<v1::Event>)> {
         let program = tokio::task::spawn_blocking(claude::installed).await??;
@@ -32,7 +35,7 @@ impl Site {
         ]);
         let mut task = self.talk(model, "refused", &script).await?;
         let spec = task.spec.get_or_insert_default();
-        spec.limits.get_or_insert_default().silence_timeout = Some(tasks::millis(5000));
+        spec.limits.get_or_insert_default().silence_timeout = silence.map(Into::into);
         spec.retry = Some(v1::RetryPolicy { initial_backoff: Some(tasks::millis(10)), ..Default::default() });
         let kind = spec.runtime.as_mut().and_then(|runtime| runtime.kind.as_mut());
         if let Some(v1::runtime::Kind::Claude(claude)) = kind {
@@ -59,7 +62,7 @@ async fn refused_conversations_start_over() -> Result<()> {
     for refusal in
         ["echo broken >&2; exit 7".to_owned(), format!("export ANTHROPIC_BASE_URL={}", refusing.base_url())]
     {
-        let (status, log) = site_with("200ms", 1).await?.refuse(&model, &refusal).await?;
+        let (status, log) = site_with("200ms", 1).await?.refuse(&model, None, &refusal).await?;
         assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 2), "{refusal} {log:?}");
         assert_eq!(codes(&log), ["continued", "checkpoint_unusable"], "{refusal}");
     }
@@ -70,7 +73,9 @@ async fn refused_conversations_start_over() -> Result<()> {
 #[tokio::test]
 async fn silent_conversations_are_continued_once() -> Result<()> {
     let model = rota_fake_model::Options::default().start().await?;
-    let (status, log) = site_with("200ms", 1).await?.refuse(&model, "exec sleep 600").await?;
+    // Its clock starts before the CLI, whose start may take a slow machine long.
+    let silence = Some(Duration::from_secs(30));
+    let (status, log) = site_with("200ms", 1).await?.refuse(&model, silence, "exec sleep 600").await?;
     assert_eq!((status.state(), status.attempt), (TaskState::Succeeded, 3), "{log:?}");
     let continued = tasks::notices(&log).iter().filter(|code| *code == "continued").count();
     assert_eq!(continued, 1, "{log:?}");
