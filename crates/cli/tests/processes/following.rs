@@ -101,7 +101,6 @@ async fn logs_and_attach_print_messages_while_they_are_written() -> Result<()> {
     let fixture = Fixture::start(Graces::LONG).await?;
     let client = fixture.client()?;
     workload::agent(&client).await?;
-    let _worker = fixture.worker(workload::AGENT, "one", 1).await?;
     let task = |script: &Value| {
         let mut task = tasks::task(workload::AGENT);
         let spec = task.spec.get_or_insert_default();
@@ -123,6 +122,12 @@ async fn logs_and_attach_print_messages_while_they_are_written() -> Result<()> {
     let mut logs = Process::start("logs", fixture.command(&["logs", "-f", &stuck.uid]));
     let mut attach = Process::start("attach", fixture.command(&["attach", &stuck.uid]));
     let mut raw = Process::start("raw", fixture.command(&["logs", "-f", &stuck.uid, "-o", "jsonl"]));
+    // Parts of messages reach only those that watch by then.
+    for process in [&mut logs, &mut attach] {
+        process.prints("● Pending").await;
+    }
+    raw.prints("logSeq").await;
+    let _worker = fixture.worker(workload::AGENT, "one", 1).await?;
     for process in [&mut logs, &mut attach] {
         let line = process.prints("line 2 ").await;
         assert!(!line.contains('\u{1b}') && !line.contains('\u{7}'), "{line:?}");
