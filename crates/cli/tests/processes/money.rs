@@ -12,13 +12,14 @@ use serde_json::json;
 
 use crate::{Fixture, Graces, claude, storing, workload};
 
-/// Reports what it has cost so far: 10 millionths after each step, which waits for a file.
+/// Reports what it has cost so far: 10 millionths before each step, which waits for a file. Another file shows that it has.
 const SPENDS: &str = r#"
 exec 3>"$ROTA_EVENTS"
 cost=0
 for step in first second third; do
     cost=$((cost + 10))
     echo "{\"usage\":{\"costMicroUsd\":\"$cost\"}}" >&3
+    : > "$GATES/$ROTA_ATTEMPT-$step-spent"
     echo "step $step of $ROTA_ATTEMPT"
     until [ -e "$GATES/$ROTA_ATTEMPT-$step" ]; do sleep 0.02; done
 done
@@ -100,8 +101,10 @@ async fn attempts_of_lost_workers_count_once() -> Result<()> {
     let second = fixture.worker(workload::AGENT, "second", 1).await?;
     spender.reaches("step first of 2\n").await?;
     spender.costs(20).await?;
-    // The first attempt spends on, and its worker comes back.
+    // The first attempt spends on, and its worker comes back, which stops it.
     spender.open("1-first")?;
+    let spent = spender.gates.join("1-second-spent");
+    tasks::eventually("further costs", async || Ok(spent.exists())).await?;
     late.signal(Signal::SIGCONT);
     spender.costs(30).await?;
     second.kill().await;
