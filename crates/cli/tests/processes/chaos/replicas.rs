@@ -30,7 +30,7 @@ use crate::{Fixture, Graces, faked_clock, workload};
 
 const REPLICAS: usize = 3;
 /// Workers come back within these graces, over a takeover or a replica that is started again: what they have is lost with a worker alone.
-const GRACES: Graces = Graces { reconnect: "20s", recovery: "30s", ..Graces::CHAOS };
+const GRACES: Graces = Graces { reconnect: "60s", recovery: "60s", ..Graces::CHAOS };
 /// Size of the volume of the database, in bytes.
 const VOLUME: &str = "192m";
 /// Hours by which the clocks of the replicas are wrong from the beginning.
