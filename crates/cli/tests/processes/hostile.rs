@@ -32,9 +32,9 @@ const BATCH: &str = "/rota.v1.TaskService/BatchCreateTasks";
 const PREVIEW: &str = "/rota.v1.ScheduleService/PreviewSchedule";
 const PARTS: &str = "/rota.v1.ArtifactService/FindMissingParts";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
-/// Upper bound on the time until all silent connections are closed: each may be silent for ten seconds (`Limits::first_call`), and half
-/// as much is slack.
-const MAX_SILENCE: Duration = Duration::from_secs(15);
+/// Upper bound on the time until all silent connections are closed: each may be silent for ten seconds (`Limits::first_call`), and the
+/// rest is slack for a slow machine.
+const MAX_SILENCE: Duration = Duration::from_secs(60);
 /// Memory of the elements of one message by estimate (`MAX_DECODED` in `message_limits` of the control plane), in MiB.
 const MAX_DECODED_MIB: u64 = 64;
 /// Growth of the control plane's memory that no single input exceeds: the largest one is two messages.
