@@ -61,8 +61,10 @@ async fn full_disks_fail_no_task() -> Result<()> {
 
     let git = v1::GitSource { url: format!("file://{}", origin.display()), ..v1::GitSource::default() };
     let mut task = workload::shell("test -s big && sleep 0.5", &[]);
-    task.spec.get_or_insert_default().workspace =
-        Some(v1::Workspace { git: Some(git), ..v1::Workspace::default() });
+    let spec = task.spec.get_or_insert_default();
+    spec.workspace = Some(v1::Workspace { git: Some(git), ..v1::Workspace::default() });
+    // On a slow machine, the worker with the small disk may be the only free one again and again.
+    spec.retry = Some(v1::RetryPolicy { max_attempts: 20, ..Default::default() });
     let created = try_join_all((0..TASKS).map(|_| tasks::create(&client, task.clone()))).await?;
     for name in created.iter().map(|task| &task.name) {
         let status = tasks::ended(&client, name).await?.status.unwrap();
