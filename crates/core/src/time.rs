@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// Later than any other.
+    /// Later than all other points in time.
     pub const MAX: Self = Self(i64::MAX);
 
     /// Returns the time elapsed since `earlier`; zero if it is later.
