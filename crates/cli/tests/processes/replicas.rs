@@ -18,9 +18,8 @@ pub(crate) use self::group::Replicas;
 use crate::process::Process;
 use crate::{Fixture, Graces, faked_clock, workload};
 
-/// Time of a restart of the database that leaves its owner a quarter of the lease to connect again: another one may have passed since the
-/// last renewal.
-const MAX_RESTART: Duration = Duration::from_secs(5);
+/// Time in which an owner keeps its lease of 10 s without its database: its last renewal may be a quarter of that ago.
+const MAX_RESTART: Duration = Duration::from_secs(7);
 
 #[tokio::test]
 async fn killed_owner_is_replaced() -> Result<()> {
@@ -173,7 +172,7 @@ async fn database_restart_cuts_no_connection() -> Result<()> {
     panic!("no owner has survived a restart of its database");
 }
 
-/// Restarts the database below two replicas. Returns false if that was too slow, or cost the owner, as the end of its lease does.
+/// Restarts the database below two replicas. Returns false if that took so long that it may have cost the owner its lease.
 async fn restart_is_survived() -> Result<bool> {
     let server = PostgresServer::start("")?;
     let mut replicas = Replicas::start(server.database()?, Graces::LONG, 2).await?;
@@ -185,14 +184,14 @@ async fn restart_is_survived() -> Result<bool> {
     server.stop(Stop::Fast)?;
     replicas.running[1].as_mut().unwrap().prints("lost the database while waiting for it").await;
     server.resume()?;
-    let restarted_in = began.elapsed();
     tasks::eventually("an owner", async || {
         Ok(replicas.owns(1) || replicas.replica(0).count("connected to the database again") > 0)
     })
     .await?;
-    if replicas.owns(1) || restarted_in > MAX_RESTART {
+    if began.elapsed() > MAX_RESTART {
         return Ok(false);
     }
+    assert!(!replicas.owns(1), "the owner had time to connect again");
     let late = tasks::create(&client, workload::shell("echo late", &[])).await?;
     tasks::ended(&client, &late.name).await?;
     assert_eq!(replicas.replica(0).count("worker joined"), 1);

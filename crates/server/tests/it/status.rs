@@ -130,7 +130,11 @@ async fn blocked_store_is_reported_until_recovery() -> Result<()> {
             Ok(all)
         })
         .await?;
-        while next(&mut watched).await? != serving {}
+        let awaited = async {
+            while next(&mut watched).await? != serving {}
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(tasks::WAIT_TIMEOUT, awaited).await??;
         let addr = cluster.http_addr().context("it does not listen")?;
         // A restart of the process does not repair a disk: the process is alive.
         assert_eq!(reqwest::get(format!("http://{addr}/livez")).await?.status(), 200);
