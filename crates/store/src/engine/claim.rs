@@ -31,7 +31,8 @@ struct Progress {
     given: usize,
     /// Tasks that wait for a credential or a budget from now on.
     waiting: usize,
-    /// Ready tasks that are left to other agents, which have money, or whose agent is damaged.
+    /// Ready tasks that are left to other agents, which have money, whose agent is damaged, or whose wait for money would be over before
+    /// it begins, since the clock was set back.
     left: KeySet,
     /// Whether ready tasks were passed over.
     passed_over: bool,
@@ -178,8 +179,8 @@ impl<B: Backend> Engine<B> {
         };
         let (mut best, mut passed_over) = (Vec::new(), !left.is_empty());
         // The last place up to which the tasks of all routes are known. A pass takes none behind it: one that is not known may come
-        // first. Each route has found its part up to there, all of its tasks, or as many as it may that avoid the worker, so the first
-        // places up to `end` are the first of all.
+        // first. Each route has found its part up to there, or all of its tasks; one that has stopped at as many as may avoid the
+        // worker does not count, since it would hide the tasks of others.
         let mut end: Option<Place> = None;
         let rows = |route: RouteId| {
             let (left, each) = part(route);
