@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use rota_core::{Namespace, Timestamp};
+use rota_core::{Namespace, Timestamp, WorkflowKey, workflow};
 
 use super::Engine;
 use crate::{Backend, Snapshot, Span};
@@ -102,6 +102,27 @@ impl<B: Backend> Engine<B> {
         let waits = self.absent.iter().any(|(of, _)| of == namespace);
         let open = self.away.opened_at.filter(|_| waits).map(|from| Span { from, until: now + RESUME_TIME });
         total(self.away.spans().chain(open), then)
+    }
+
+    /// Adds to a command on a workflow how long Rota was away.
+    pub(super) fn with_away(
+        &self,
+        key: WorkflowKey,
+        mut command: workflow::Command,
+        now: Timestamp,
+    ) -> workflow::Command {
+        let Some(workflow) = self.write_set.workflows.workflow(key) else { return command };
+        match &mut command {
+            workflow::Command::Resume { away } => {
+                let known = workflow.paused_at.map(|then| self.away.between(then, now));
+                *away = known.unwrap_or_default();
+            }
+            workflow::Command::Tick { away, .. } => {
+                *away = self.away_since(&workflow.namespace, workflow.began_at(), now);
+            }
+            _ => {}
+        }
+        command
     }
 }
 

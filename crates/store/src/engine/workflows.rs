@@ -2,7 +2,6 @@
 //! `rota_core::workflow`; what follows for other steps is in `workflow_visits`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::task::State;
@@ -241,22 +240,6 @@ impl<B: Backend> Engine<B> {
         Ok(())
     }
 
-    /// Adds to a command how long Rota was away.
-    fn with_away(&self, key: WorkflowKey, command: workflow::Command, now: Timestamp) -> workflow::Command {
-        use workflow::Command::{Resume, Tick};
-        let Some(workflow) = self.write_set.workflows.workflow(key) else { return command };
-        match command {
-            Resume { .. } => {
-                let away = workflow.paused_at.map(|then| self.away.between(then, now));
-                Resume { away: away.unwrap_or_default() }
-            }
-            Tick { by, .. } => {
-                Tick { by, away: self.away_since(&workflow.namespace, workflow.began_at(), now) }
-            }
-            other => other,
-        }
-    }
-
     /// Executes a command on a step.
     pub(super) fn apply_step(
         &mut self,
@@ -371,8 +354,7 @@ impl<B: Backend> Engine<B> {
         let count = workflows.len() + steps.len();
         self.load_steps(workflows.iter().map(|key| (*key, WORKFLOW_MEMBER)).chain(steps.iter().copied()))?;
         for key in workflows {
-            let tick = workflow::Command::Tick { by, away: Duration::ZERO };
-            let _ = self.apply_workflow(key, tick, now);
+            let _ = self.apply_workflow(key, workflow::Command::Tick { by, away: Default::default() }, now);
         }
         self.follow_up(now)?;
         for key in steps {
