@@ -119,16 +119,18 @@ fn loads_are_independent_of_tasks_that_wait() {
     }
 }
 
+/// Returns the creation of an agent that may take the tasks of so many routes, with a daily budget.
+fn capable(number: usize, routes: usize, daily: Option<i64>) -> Command {
+    let Command::PutAgent(mut put) = put_agent(number) else { unreachable!() };
+    put.agent.capabilities = (0..routes).map(|route| format!("c{route}")).collect();
+    put.agent.budget = Budget { daily, ..Budget::default() };
+    Command::PutAgent(put)
+}
+
 /// Returns a store with so many tasks on each of so many routes that two agents may take, of which agent 0 has spent its budget.
 fn left_to_another_agent(routes: usize, tasks: usize) -> Engine<Counting> {
     let mut engine = Engine::new(Counting::default(), 1).unwrap();
-    let capable = |number: usize, daily: Option<i64>| {
-        let Command::PutAgent(mut put) = put_agent(number) else { unreachable!() };
-        put.agent.capabilities = (0..routes).map(|route| format!("c{route}")).collect();
-        put.agent.budget = Budget { daily, ..Budget::default() };
-        Command::PutAgent(put)
-    };
-    calls(&mut engine, vec![capable(0, Some(100)), capable(1, None), hello(0)]);
+    calls(&mut engine, vec![capable(0, routes, Some(100)), capable(1, routes, None), hello(0)]);
     let needing =
         |number: usize| create(number, Target::Capabilities([format!("c{}", number % routes)].into()), None);
     calls(&mut engine, (0..routes * tasks).map(needing).collect());
@@ -159,15 +161,9 @@ fn loads_are_bounded_by_tasks_left_to_others() {
 #[test]
 fn large_tasks_left_to_others_hide_none() {
     let mut engine = Engine::new(Counting::default(), 1).unwrap();
-    let capable = |number: usize, daily: Option<i64>| {
-        let Command::PutAgent(mut put) = put_agent(number) else { unreachable!() };
-        put.agent.capabilities = ["c".to_owned()].into();
-        put.agent.budget = Budget { daily, ..Budget::default() };
-        Command::PutAgent(put)
-    };
     let needing =
-        |number: usize| create(number, Target::Capabilities(["c".to_owned()].into()), Some(worker(0)));
-    calls(&mut engine, vec![capable(0, Some(200)), capable(1, None), hello(0)]);
+        |number: usize| create(number, Target::Capabilities(["c0".to_owned()].into()), Some(worker(0)));
+    calls(&mut engine, vec![capable(0, 1, Some(200)), capable(1, 1, None), hello(0)]);
     // An attempt of the agent costs 150, and 50 are left.
     calls(&mut engine, vec![needing(0)]);
     let finish = task::Command::Finish {
