@@ -153,10 +153,17 @@ async function serveBuilt(context) {
   );
 }
 
+/** An address that no page asks for. */
+const UNUSED = /^about:unused$/;
+
 /** A page whose problems fail the tests. */
 export async function newPage(context) {
-  if (DIST && context.pages().length === 0) {
-    await serveBuilt(context);
+  if (context.pages().length === 0) {
+    // Chromium may send a request past a page's first route that is set after the page was loaded: the context has one from the start.
+    await context.route(UNUSED, (route) => route.abort());
+    if (DIST) {
+      await serveBuilt(context);
+    }
   }
   const page = await context.newPage();
   page.setDefaultTimeout(WAIT_TIMEOUT);
