@@ -178,6 +178,8 @@ test("the next person sees nothing of the last one", async () => {
     await source.fill((await textOf(source)).replace("no luck", "half a plan"));
     await window.waitForFunction(`${drafts}.length > 0`);
   }
+  // A tab in the background draws about once a second.
+  await page.bringToFront();
   await page.getByRole("button", { name: "Sign out" }).click();
   await page.getByLabel("Token").fill(adminToken());
   await page.getByRole("button", { name: "Sign in" }).click();
