@@ -11,10 +11,6 @@ use crate::{Readers, Writer, lock, migrate, sql, writer};
 
 /// Read connections. More would wait for processors, not for the disk.
 const READER_COUNT: usize = 3;
-/// WAL pages of 4 KiB after which the writer checkpoints, in a commit for which all calls wait: with 4,000, a creation under load took
-/// 1.2 times as long (p99), and with 300 not noticeably less than with these.
-const CHECKPOINT_PAGES: i64 = 1000;
-
 /// Space that opening needs at most, unless it migrates: the log, its index, and some pages.
 const OPENING_BYTES: u64 = 1024 * 1024;
 /// Size up to which a file is checked completely on opening.
@@ -44,9 +40,8 @@ pub(crate) fn connect(path: &Path) -> Result<(Connection, i64), Error> {
     settings(&connection).map_err(|error| explain(&error))?;
     check(&connection, path)?;
     migrate::to_latest(&mut connection, path, migrate::free_bytes)?;
-    connection
-        .pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
-        .map_err(|error| explain(&error))?;
+    // The writer checkpoints after its commits.
+    connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(|error| explain(&error))?;
     let epoch = writer::take_over(&connection)?;
     Ok((connection, epoch))
 }

@@ -91,6 +91,10 @@ statements! {
     // A compare-and-set: it changes no row if another opening, or another write, came in between.
     ADVANCE = "UPDATE shards SET revision = ?3, last_route = ?4, written_at = ?5, away = coalesce(?6, away) \
                WHERE id = 0 AND epoch = ?1 AND revision = ?2";
+    // These return whether another connection was in the way, and the pages of the log and those of them that were copied.
+    LOG_PAGES = "PRAGMA wal_checkpoint(NOOP)";
+    CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)";
+    TRUNCATE_LOG = "PRAGMA wal_checkpoint(TRUNCATE)";
 
     INSERT_ROUTE = "INSERT INTO routes (id, route) VALUES (?, ?)";
     DELETE_ROUTE = "DELETE FROM routes WHERE id = ?";

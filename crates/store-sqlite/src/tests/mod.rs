@@ -1,4 +1,4 @@
-//! Tests that need internals: damaged records, a full disk, migrations, rows that pruning leaves, and query plans.
+//! Tests that need internals: damaged records, a full disk, a failed sync, migrations, rows that pruning leaves, and query plans.
 
 mod damage;
 mod damage_objects;
@@ -8,6 +8,7 @@ mod lists;
 mod migrations;
 mod plans;
 mod pruned;
+mod sync;
 mod transfer;
 
 use bytes::Bytes;
