@@ -82,10 +82,13 @@ impl Task {
         Some(failure)
     }
 
-    /// Takes why the attempt was stopped, if its worker has not confirmed the end in time.
-    pub(super) fn overdue_stop(&mut self, now: Timestamp) -> Option<Box<Stopping>> {
-        let overdue = self.confirm_by.is_some_and(|at| at <= now);
-        self.assignment.as_mut().filter(|_| overdue)?.stopping.take()
+    /// Takes why the attempt was stopped, if its worker has not confirmed the end in time: it has worked until then.
+    pub(super) fn overdue_stop(&mut self, by: Timestamp) -> Option<Box<Stopping>> {
+        let overdue = self.confirm_by.is_some_and(|at| at <= by);
+        let assignment = self.assignment.as_mut().filter(|_| overdue)?;
+        let stopping = assignment.stopping.take()?;
+        assignment.pause(true, by);
+        Some(stopping)
     }
 
     /// Remembers an attempt that leaves its worker without a success.

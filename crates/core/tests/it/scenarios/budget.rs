@@ -1,5 +1,7 @@
 //! Money: each attempt's usage counts once, whenever it is reported, and a task that has spent its budget ends.
 
+use std::time::Duration;
+
 use rota_core::failure::{Class, Failure};
 use rota_core::spending::{BudgetWait, Scope};
 use rota_core::task::explain::Wait;
@@ -186,6 +188,18 @@ fn spent_budget_of_the_agent_returns_the_task_to_the_queue() {
     assert_eq!((harness.state(), harness.task.budget_wait.is_some()), (State::Queued, false));
     harness.start();
     assert_eq!((harness.task.confirm_by, harness.task.hand_backs), (None, 0));
+}
+
+/// The machine may sleep after the timer has read the clock.
+#[test]
+fn overdue_stop_counts_time_until_the_tick() {
+    let mut harness = Harness::new(plain());
+    harness.start();
+    harness.apply(stop(harness.task.fence, true));
+    let by = harness.task.confirm_by.unwrap();
+    harness.now = by + secs(7200);
+    harness.apply(Command::Tick { by, away: Duration::ZERO });
+    assert_eq!((harness.state(), harness.task.worked), (State::Queued, by.since(START)));
 }
 
 #[test]
