@@ -142,6 +142,11 @@ pub enum StepCommand {
     Resolve(Resolved),
 }
 
+impl StepCommand {
+    /// By the time of the command.
+    pub const TICK: Self = Self::Tick { by: Timestamp::MAX, away: Duration::ZERO };
+}
+
 /// How a task of a step has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TaskEnd {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rota_core::{Namespace, Timestamp, WorkflowKey, workflow};
 
 use super::Engine;
-use crate::{Backend, Snapshot, Span};
+use crate::{Backend, Snapshot, Span, StepKey};
 
 /// Spans that are kept; older ones count again. More of them mean that Rota was never up for long.
 const MAX_SPANS: usize = 128;
@@ -102,6 +102,13 @@ impl<B: Backend> Engine<B> {
         let waits = self.absent.iter().any(|(of, _)| of == namespace);
         let open = self.away.opened_at.filter(|_| waits).map(|from| Span { from, until: now + RESUME_TIME });
         total(self.away.spans().chain(open), then)
+    }
+
+    /// Returns how long Rota was away since a step began to wait.
+    pub(super) fn away_of_step(&self, key: StepKey, now: Timestamp) -> Duration {
+        let set = &self.write_set.workflows;
+        let waits = set.step(key).and_then(|step| Some((set.workflow(key.0)?, step.waits_since?)));
+        waits.map(|(workflow, since)| self.away_since(&workflow.namespace, since, now)).unwrap_or_default()
     }
 
     /// Adds to a command on a workflow how long Rota was away.

@@ -2,6 +2,7 @@
 //! `rota_core::workflow`; what follows for other steps is in `workflow_visits`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rota_core::task::State;
@@ -354,15 +355,12 @@ impl<B: Backend> Engine<B> {
         let count = workflows.len() + steps.len();
         self.load_steps(workflows.iter().map(|key| (*key, WORKFLOW_MEMBER)).chain(steps.iter().copied()))?;
         for key in workflows {
-            let _ = self.apply_workflow(key, workflow::Command::Tick { by, away: Default::default() }, now);
+            let _ = self.apply_workflow(key, workflow::Command::Tick { by, away: Duration::ZERO }, now);
         }
         self.follow_up(now)?;
         for key in steps {
-            let set = &self.write_set.workflows;
-            let waits = set.step(key).and_then(|step| Some((set.workflow(key.0)?, step.waits_since?)));
-            let away = waits.map(|(workflow, since)| self.away_since(&workflow.namespace, since, now));
-            let tick = StepCommand::Tick { by, away: away.unwrap_or_default() };
-            let ticked = self.apply_step(key, tick, now)?;
+            let away = self.away_of_step(key, now);
+            let ticked = self.apply_step(key, StepCommand::Tick { by, away }, now)?;
             let is_stranded = ticked.is_err() && self.write_set.workflows.workflow(key.0).is_none();
             self.write_set.workflows.stranded.extend(is_stranded.then_some(key));
         }

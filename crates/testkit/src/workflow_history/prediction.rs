@@ -163,7 +163,7 @@ fn kind(spec: &v1::WorkflowStep) -> Result<Kind> {
 /// Returns what ended a decision or a wait, of which the end itself is taken as it is.
 fn waited(spec: &v1::WorkflowStep, status: &v1::StepStatus) -> Option<StepCommand> {
     let holds = status.state() == v1::StepState::Succeeded;
-    let tick = StepCommand::Tick { by: Timestamp::MAX, away: Duration::ZERO };
+    let tick = StepCommand::TICK;
     match &spec.kind {
         Some(workflow_step::Kind::Approval(_)) => {
             Some(StepCommand::Decide { approves: holds, message: String::new() })

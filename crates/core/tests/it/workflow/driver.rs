@@ -11,13 +11,13 @@ impl World {
             }
             Kind::Approval { .. } if self.graph.steps[index].fails => {
                 self.now = self.now + Duration::from_secs(2);
-                StepCommand::Tick { by: Timestamp::MAX, away: Duration::ZERO }
+                StepCommand::TICK
             }
             Kind::Approval { .. } => StepCommand::Decide { approves: true, message: String::new() },
             Kind::Signal { .. } => StepCommand::Signal,
             _ => {
                 self.now = self.now + Duration::from_secs(2);
-                StepCommand::Tick { by: Timestamp::MAX, away: Duration::ZERO }
+                StepCommand::TICK
             }
         };
         self.step(index, command);

@@ -309,7 +309,7 @@ pub(super) fn on_steps(step: &Step) -> Vec<StepCommand> {
         StepCommand::Decide { approves: true, message: message.clone() },
         StepCommand::Decide { approves: false, message: message.clone() },
         StepCommand::Signal,
-        StepCommand::Tick { by: Timestamp::MAX, away: Duration::ZERO },
+        StepCommand::TICK,
         StepCommand::Resume,
         StepCommand::Halt,
         StepCommand::Compensate,
