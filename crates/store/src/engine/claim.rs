@@ -22,7 +22,7 @@ const MAX_PASSES: usize = 32;
 
 /// Bytes of payloads that the claims of one batch load: tasks beyond them are left to the next claim.
 const MAX_PAYLOADS: u64 = 32 * 1024 * 1024;
-/// Bytes of them that are loaded with the first tasks, of which others may get them. The rest is for those that are next.
+/// Bytes of payloads that are loaded with the first tasks, some of which may be left to other agents. The rest is for those that are next.
 pub(super) const MAX_EARLY_PAYLOADS: u64 = MAX_PAYLOADS / 2;
 
 /// What a claim has done so far.
