@@ -79,6 +79,8 @@ async fn full_disks_fail_no_task() -> Result<()> {
     // Only its attempts show what is wrong with the other one: they leave nothing of the clone that does not fit.
     assert_eq!((a_small.succeeded, a_small.not_ready_reason.as_str()), (0, ""));
     assert!(a_small.failed > 0);
+    let opened = "the circuit breaker of a worker changed state";
+    assert!(fixture.server().count(opened) > 0, "it has failed {} times", a_small.failed);
     assert!(fixture.rota(&["workers"]).await.success().contains("NotReady"));
     assert!(fixture.rota(&["workers", "a-full"]).await.success().contains("No space left on device"));
 

@@ -238,7 +238,7 @@ async fn wrong_report_spoils_no_month() -> Result<()> {
     // Lists follow the commits.
     tasks::eventually("both budgets are listed with a bounded report", async || {
         let listed = client.all_budgets(&name).await?;
-        Ok(!listed.is_empty() && listed.iter().all(|one| one.spent_today_micro_usd == 200_000_000))
+        Ok(listed.len() == 2 && listed.iter().all(|one| one.spent_today_micro_usd == 200_000_000))
     })
     .await?;
     // The namespace has money left. One without a budget of its own may spend it all, and the books can be corrected.

@@ -162,6 +162,7 @@ async fn looks_at_an_owner_lock_nothing() {
     let mut standby = Standby::start(target);
     let seen = standby.looks().await;
     assert_eq!(seen.map(|owner| owner.name).as_deref(), Some("doubt"));
+    assert!(!holding.is_finished(), "it has waited for the lock");
     standby.stop.cancel();
     let ended = standby.ended().await.unwrap().map(drop);
     assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
