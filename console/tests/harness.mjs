@@ -62,6 +62,8 @@ export const run = (args, input) =>
     child.stdin.end(input);
   });
 
+const hasEnded = ({ exitCode, signalCode }) => exitCode !== null || signalCode !== null;
+
 /** Starts a program that serves the control centre, and waits until it does: until `answers` returns the status 200. */
 export async function serve(args, url, answers = async () => (await fetch(url)).status) {
   const child = spawn(ROTA, args, { env: environment });
@@ -71,21 +73,18 @@ export async function serve(args, url, answers = async () => (await fetch(url)).
   child.stdout.resume();
   const end = Date.now() + START_TIMEOUT;
   for (;;) {
-    try {
-      if ((await answers()) === 200) {
-        return child;
-      }
-    } catch {
-      if (child.exitCode !== null || Date.now() > end) {
-        throw new Error(`${args.join(" ")} does not serve: ${errors}`);
-      }
-      await new Promise((resolve) => setTimeout(resolve, 50));
+    if ((await answers().catch(() => undefined)) === 200) {
+      return child;
     }
+    if (hasEnded(child) || Date.now() > end) {
+      throw new Error(`${args.join(" ")} does not serve: ${errors}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
   }
 }
 
 export async function stop(child, signal = "SIGTERM") {
-  if (servers.delete(child) && child.exitCode === null) {
+  if (servers.delete(child) && !hasEnded(child)) {
     const ended = new Promise((resolve) => child.once("close", resolve));
     child.kill(signal);
     await ended;
@@ -397,7 +396,8 @@ spec: {runtime: {scripted: {}}, maxReplicas: 2, releaseWaitingAfter: 1s}
   after(async () => {
     await browser?.close();
     await Promise.all([...servers].map((server) => stop(server)));
-    rmSync(folder, { recursive: true, force: true });
+    // What workers have started may still write there.
+    rmSync(folder, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   });
 }
 
