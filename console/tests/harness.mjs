@@ -158,6 +158,8 @@ const UNUSED = /^about:unused$/;
 /** A page whose problems fail the tests. */
 export async function newPage(context) {
   if (context.pages().length === 0) {
+    // Also for pages that the pages open.
+    context.setDefaultTimeout(WAIT_TIMEOUT);
     // Chromium may send a request past a page's first route that is set after the page was loaded: the context has one from the start.
     await context.route(UNUSED, (route) => route.abort());
     if (DIST) {
@@ -165,7 +167,6 @@ export async function newPage(context) {
     }
   }
   const page = await context.newPage();
-  page.setDefaultTimeout(WAIT_TIMEOUT);
   page.on("pageerror", (error) => problems.push(`error: ${error}`));
   page.on("dialog", (dialog) => {
     problems.push(`dialog: ${dialog.message()}`);

@@ -16,6 +16,7 @@ import {
   setUp,
   signedIn,
   stop,
+  WAIT_TIMEOUT,
 } from "./harness.mjs";
 
 setUp();
@@ -99,7 +100,9 @@ test("pages of a named origin call over gRPC-Web, others do not", async () => {
     body: JSON.stringify({ spec: { target: { agent: "missing" }, prompt: "Wait" } }),
   });
   const { name } = await created.json();
+  // Not by `newPage`: with a route of the context Playwright answers preflight requests in place of the server.
   const page = await browser.newPage();
+  page.setDefaultTimeout(WAIT_TIMEOUT);
   const callFrom = async (host) => {
     await page.goto(`http://${host}:${port}/`);
     return page.evaluate(listTasks, [endpoint, token]);
