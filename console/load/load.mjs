@@ -27,7 +27,7 @@ const LOG_MIB = number("LOG_MIB", 1016);
 /** Times at which the first page is opened, each by a browser that has nothing of it. */
 const OPENINGS = 5;
 
-setUp();
+setUp({ mayIntercept: false });
 
 const at = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))];
 const mib = (bytes) => `${Math.round(bytes / 2 ** 20)} MiB`;

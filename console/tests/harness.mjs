@@ -38,6 +38,8 @@ let path = "";
 let extra = [];
 /** The Claude Code CLI of agents. */
 let claude = STAND_IN;
+/** Whether tests may intercept requests of pages. */
+let mayIntercept = true;
 let dev;
 
 export const freePort = () =>
@@ -160,8 +162,12 @@ export async function newPage(context) {
   if (context.pages().length === 0) {
     // Also for pages that the pages open.
     context.setDefaultTimeout(WAIT_TIMEOUT);
-    // Chromium may send a request past a page's first route that is set after the page was loaded: the context has one from the start.
-    await context.route(UNUSED, (route) => route.abort());
+    if (mayIntercept) {
+      // Chromium may send a request past a page's first route that is set after the page was loaded: the context has one from the
+      // start. A route has each request pass through this process, switches off the browser's cache, and has Playwright answer
+      // preflight requests (CORS) by itself.
+      await context.route(UNUSED, (route) => route.abort());
+    }
     if (DIST) {
       await serveBuilt(context);
     }
@@ -367,10 +373,10 @@ export async function until(name, state, timeout = START_TIMEOUT) {
 
 /**
  * Starts everything before the tests of a file, and ends it after them: with arguments of `rota dev`, the path that they give it, and
- * the real Claude Code CLI, if the file needs that.
+ * the real Claude Code CLI, if the file needs that. Where requests are measured, none may be intercepted.
  */
 export function setUp(options = {}) {
-  ({ args: extra = [], path = "", claude = STAND_IN } = options);
+  ({ args: extra = [], path = "", claude = STAND_IN, mayIntercept = true } = options);
   before(async () => {
     base = `http://127.0.0.1:${await freePort()}`;
     mkdirSync(join(folder, "work"));
