@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { createServer, request } from "node:http";
 import { after, before, test } from "node:test";
-import { api, base, browser, newPage, nothingFailed, run, setUp, shell, show } from "./harness.mjs";
+import { api, base, browser, newPage, nothingFailed, run, setUp, shell, show, signOut } from "./harness.mjs";
 
 const PATH = "/team/rota";
 
@@ -136,7 +136,7 @@ for (const name of Object.keys(proxies)) {
     await page.getByRole("dialog", { name: "Find" }).getByRole("combobox").waitFor();
     await page.keyboard.press("Escape");
 
-    await page.getByRole("button", { name: "Sign out" }).click();
+    await signOut(page);
     await page.getByLabel("Token").waitFor();
     assert.deepEqual(await page.context().cookies(`${addresses[name]}${PATH}/api/v1/`), []);
     await page.context().close();

@@ -24,6 +24,7 @@ import {
   shell,
   show,
   signedIn,
+  signOut,
   start,
   titled,
 } from "./harness.mjs";
@@ -42,7 +43,7 @@ test("the token is asked for, checked and forgotten", async () => {
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.getByRole("heading", { name: "Tasks" }).waitFor();
   assert.equal(new URL(page.url()).hash, "");
-  await page.getByRole("button", { name: "Sign out" }).click();
+  await signOut(page);
   await page.getByLabel("Token").waitFor();
   assert.equal(await page.evaluate("sessionStorage.length"), 0);
   await page.context().close();

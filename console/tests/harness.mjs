@@ -199,6 +199,17 @@ export async function signIn(context) {
   return page;
 }
 
+/**
+ * Signs out by the button of a page, and waits until this and the other windows of its browser have removed what they showed: the end
+ * of its streams may hide it before the call is answered.
+ */
+export async function signOut(page, ...others) {
+  await page.getByRole("button", { name: "Sign out" }).click();
+  for (const one of [page, ...others]) {
+    await one.locator("#main").waitFor({ state: "detached" });
+  }
+}
+
 /** Holds the calls of a page to an address until they are released. `held` ends once the first one waits. */
 export async function hold(page, address) {
   let arrived;

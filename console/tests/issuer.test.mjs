@@ -14,6 +14,7 @@ import {
   nothingFailed,
   serve,
   setUp,
+  signOut,
   stop,
   textOf,
 } from "./harness.mjs";
@@ -132,7 +133,7 @@ test("a person signs in by the button, and out", options, async () => {
     (await sessions()).map(({ person, role }) => [person, role]),
     [["Ada", "admin"]],
   );
-  await page.getByRole("button", { name: "Sign out" }).click();
+  await signOut(page);
   await button(page).waitFor();
   assert.deepEqual(await sessions(), []);
   assert.deepEqual(await page.context().cookies(`${endpoint}/api/v1/`), []);

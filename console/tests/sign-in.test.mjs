@@ -26,6 +26,7 @@ import {
   shell,
   show,
   signedIn,
+  signOut,
   start,
   stop,
   textOf,
@@ -111,7 +112,7 @@ test("windows are signed in and out together", async () => {
   const other = await newPage(page.context());
   await other.goto(base);
   await other.getByRole("heading", { name: "Tasks" }).waitFor();
-  await page.getByRole("button", { name: "Sign out" }).click();
+  await signOut(page, other);
   await other.getByLabel("Token").fill(adminToken());
   assert.deepEqual(await page.context().cookies(`${base}/api/v1/`), []);
   await other.getByRole("button", { name: "Sign in" }).click();
@@ -180,7 +181,7 @@ test("the next person sees nothing of the last one", async () => {
   }
   // A tab in the background draws about once a second.
   await page.bringToFront();
-  await page.getByRole("button", { name: "Sign out" }).click();
+  await signOut(...windows);
   await page.getByLabel("Token").fill(adminToken());
   await page.getByRole("button", { name: "Sign in" }).click();
   for (const window of windows) {
@@ -190,7 +191,7 @@ test("the next person sees nothing of the last one", async () => {
   await page.goto(base);
   await shell("true", "--title", "a secret plan");
   await show(page, "a secret plan");
-  await page.getByRole("button", { name: "Sign out" }).click();
+  await signOut(page);
   await page.route(/tasks\?pageSize=100/, () => {});
   await page.getByLabel("Token").fill(adminToken());
   await page.getByRole("button", { name: "Sign in" }).click();
@@ -303,7 +304,7 @@ test("viewers see everything, and no action", async () => {
   // What a page does not offer is refused.
   await assert.rejects(as(viewer, "cancel", "to-be-seen"), /ROLE_FORBIDDEN|viewers only read/);
   // The admin's token brings the actions back.
-  await page.getByRole("button", { name: "Sign out" }).click();
+  await signOut(page);
   await page.getByLabel("Token").fill(readFileSync(admin, "utf8").trim());
   await page.getByRole("button", { name: "Sign in" }).click();
   await page.getByRole("button", { name: "Cancel" }).waitFor();
