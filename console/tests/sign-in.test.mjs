@@ -13,6 +13,7 @@ import {
   base,
   browser,
   editorOf,
+  eventually,
   fits,
   folder,
   freePort,
@@ -177,7 +178,8 @@ test("the next person sees nothing of the last one", async () => {
     await edit(window).click();
     const source = editorOf(window);
     await source.fill((await textOf(source)).replace("no luck", "half a plan"));
-    await window.waitForFunction(`${drafts}.length > 0`);
+    // The policy of the page lets it wait for no expression by itself.
+    await eventually(async () => (await window.evaluate(drafts)).length > 0, "no draft is kept");
   }
   // A tab in the background draws about once a second.
   await page.bringToFront();
