@@ -288,6 +288,8 @@ test("viewers see everything, and no action", async () => {
   });
   const shows = async (link, locator) => {
     await page.getByRole("link", { name: link }).first().click();
+    // The page before may show the same.
+    await page.getByRole("heading", { level: 1, name: link }).waitFor();
     await locator.first().waitFor();
     assert.equal(await actions.count(), 0, `${link}: ${await actions.allInnerTexts()}`);
     await accessible(page, `${link} of a viewer`);
