@@ -1,7 +1,18 @@
 // Pages and actions by keyboard alone and by pointer alone, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { api, base, eventually, nothingFailed, scripted, setUp, signedIn, until, WAYS } from "./harness.mjs";
+import {
+  api,
+  base,
+  eventually,
+  nothingFailed,
+  scripted,
+  settled,
+  setUp,
+  signedIn,
+  until,
+  WAYS,
+} from "./harness.mjs";
 
 setUp();
 
@@ -85,6 +96,7 @@ test("the row that the keyboard has reached is in view", async () => {
       return top > -1 && bottom < innerHeight + 1;
     });
   assert.equal(await isInView(), false);
+  await settled(page);
   await page.keyboard.press("j");
   await page.keyboard.press("j");
   await eventually(isInView, "the current row is out of view");
@@ -115,6 +127,7 @@ for (const [way, { press, type, choose }] of Object.entries(WAYS)) {
         await rows.nth(0).getByRole("checkbox").click();
         await rows.nth(1).getByRole("checkbox").click();
       } else {
+        await settled(page);
         await page.keyboard.press("j");
         await page.keyboard.press("j");
         await current(2).waitFor();

@@ -3,7 +3,19 @@
 import assert from "node:assert/strict";
 import { createServer, request } from "node:http";
 import { after, before, test } from "node:test";
-import { api, base, browser, newPage, nothingFailed, run, setUp, shell, show, signOut } from "./harness.mjs";
+import {
+  api,
+  base,
+  browser,
+  newPage,
+  nothingFailed,
+  run,
+  setUp,
+  shell,
+  show,
+  signOut,
+  tasksShown,
+} from "./harness.mjs";
 
 const PATH = "/team/rota";
 
@@ -55,7 +67,7 @@ async function signedInAt(origin) {
   const page = await newPage(await browser.newContext({ locale: "en-US" }));
   const link = new URL((await run(["ui"])).trim());
   await page.goto(`${origin}${PATH}/${link.hash}`);
-  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  await tasksShown(page);
   return page;
 }
 

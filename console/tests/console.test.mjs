@@ -20,6 +20,7 @@ import {
   nothingFailed,
   run,
   scripted,
+  settled,
   setUp,
   shell,
   show,
@@ -55,6 +56,7 @@ test("tasks appear, run and are cancelled", async () => {
   await shell("echo ready; sleep 1000", "--title", "a long one");
   await show(page, "a long one");
   // By keyboard: the first row, its page, its log.
+  await settled(page);
   await page.keyboard.press("j");
   await page.keyboard.press("Enter");
   await page.getByRole("heading", { name: "a long one" }).waitFor();

@@ -195,9 +195,20 @@ export async function signedIn(options = {}) {
 export async function signIn(context) {
   const page = await newPage(context);
   await page.goto((await run(["ui"])).trim());
-  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  await tasksShown(page);
   return page;
 }
+
+/** Waits until the list of tasks is shown, and its page receives keys. */
+export async function tasksShown(page) {
+  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  // The title is set after the listeners of keys, which are later than the heading.
+  await page.waitForFunction(() => document.title.endsWith("Tasks · Rota"));
+}
+
+/** Waits until a page has done what follows what it shows: its keys know the rows then. */
+export const settled = (page) =>
+  page.evaluate(() => new Promise((done) => requestAnimationFrame(() => setTimeout(done))));
 
 /**
  * Signs out by the button of a page, and waits until this and the other windows of its browser have removed what they showed: the end

@@ -18,6 +18,7 @@ import {
   setUp,
   signIn,
   stop,
+  tasksShown,
   WAIT_TIMEOUT,
 } from "./harness.mjs";
 
@@ -171,7 +172,7 @@ test("who signs in again after the end of a session is subscribed again, and no 
     await page.getByRole("heading", { name: "Inbox" }).waitFor();
   };
   await page.goto((await run(["--endpoint", endpoint, ...tokens.slice(0, 2), "ui"])).trim());
-  await page.getByRole("heading", { name: "Tasks" }).waitFor();
+  await tasksShown(page);
   await page.keyboard.press("i");
   await page.evaluate("window.kept = true");
   await page.getByRole("button", { name: "Push messages: off" }).click();

@@ -8,6 +8,7 @@ import {
   fits,
   nothingFailed,
   scripted,
+  settled,
   setUp,
   signedIn,
   titled,
@@ -118,6 +119,7 @@ test("each page names its tab, and has the focus once a navigation has opened it
   }
   // The heading of a task takes the focus over once its title is read.
   await page.getByRole("link", { name: "one of many" }).waitFor();
+  await settled(page);
   await page.keyboard.press("j");
   await page.locator('tr[aria-current="true"]').waitFor();
   await page.keyboard.press("Enter");
