@@ -10,6 +10,7 @@ import {
   settled,
   setUp,
   signedIn,
+  tasksShown,
   until,
   WAYS,
 } from "./harness.mjs";
@@ -61,8 +62,10 @@ test("every page is opened by its key, by Tab and Enter, and by pointer", async 
   const count = await links.count();
   // The list of keys is the page's own.
   await page.getByRole("button", { name: "Keyboard shortcuts" }).click();
-  const keys = await page.getByRole("dialog", { name: "Keyboard" }).locator("dl > div").allInnerTexts();
-  const pages = keys.slice(0, count).map((text) => text.split(/\s+/).filter(Boolean));
+  const keys = page.getByRole("dialog", { name: "Keyboard" }).locator("dl > div");
+  await keys.nth(count).waitFor();
+  const pages = (await keys.allInnerTexts()).slice(0, count).map((text) => text.split(/\s+/).filter(Boolean));
+  assert.equal(pages.length, 10);
   await page.keyboard.press("Escape");
   await page.getByRole("dialog").waitFor({ state: "detached" });
   const ways = {
@@ -72,12 +75,18 @@ test("every page is opened by its key, by Tab and Enter, and by pointer", async 
   };
   for (const [way, open] of Object.entries(ways)) {
     await page.goto(`${base}/tasks`);
-    await page.getByRole("heading", { name: "Tasks" }).waitFor();
+    await tasksShown(page);
     for (const [key, name] of pages) {
       const link = links.filter({ hasText: name });
       assert.equal(await link.getAttribute("aria-current"), null, `${name} by ${way}`);
+      const before = await page.locator("main h1").first().elementHandle();
       await open(key, link);
       await links.and(page.locator("[aria-current=page]")).filter({ hasText: name }).waitFor();
+      // The link is current before the page is loaded, whose heading then takes the focus.
+      await page.waitForFunction((before) => {
+        const at = document.activeElement;
+        return at !== before && at?.matches("main h1");
+      }, before);
     }
   }
   await page.context().close();
