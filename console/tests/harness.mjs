@@ -327,7 +327,8 @@ export async function show(page, title) {
     assert.ok(Date.now() < end, `${title} is not listed`);
     await link.or(fresh).first().waitFor();
     if ((await fresh.isVisible()) && !(await link.isVisible())) {
-      await fresh.click({ timeout: 1000 }).catch(() => {});
+      // The list may have it meanwhile. A tab behind another one draws about once a second, and a click waits for two frames.
+      await fresh.click({ timeout: 5000 }).catch(() => {});
     }
   }
 }
