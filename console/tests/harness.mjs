@@ -319,6 +319,42 @@ export const hasWaiting = (page, count) =>
     count,
   );
 
+/** Makes a page note, from its next load on, whether a stream of it is live, and the tasks that this brings. */
+export const noteStream = (page, kind = "tasks") =>
+  // Messages for other windows: what changes before the stream is live is not among them.
+  page.addInitScript((kind) => {
+    window.received = [];
+    new BroadcastChannel(`rota.${kind}.default`).onmessage = ({ data }) => {
+      window.isLive ||= data.link?.state === "live";
+      window.received.push(...(data.message?.task ? [data.message.task] : []));
+    };
+  }, kind);
+
+/** Waits until the stream that a page notes is live. */
+export const isLive = (page) => page.waitForFunction(() => window.isLive);
+
+/** Waits until the stream that a page notes has brought a task with a title, in a state if one is given. */
+export const receives = (page, title, state) =>
+  page.waitForFunction(
+    ([title, state]) =>
+      window.received.some(
+        ({ spec, status }) => spec?.title === title && (state === null || status?.state === state),
+      ),
+    [title, state ?? null],
+  );
+
+/** Loads the page of a list again, and waits until it has read all that it does by itself: what changes then its stream brings. */
+export async function follow(page, kind = "tasks") {
+  await noteStream(page, kind);
+  await page.reload();
+  await isLive(page);
+  // Once when the list is opened, and once when its stream is.
+  await page.waitForFunction(
+    (list) => performance.getEntriesByType("resource").filter(({ name }) => name.endsWith(list)).length >= 2,
+    `/${kind}?pageSize=100`,
+  );
+}
+
 /** Waits for something new in a list, where it may wait for a click, unless the list is read again by itself. */
 export async function show(page, title) {
   const link = page.getByRole("link", { name: title });

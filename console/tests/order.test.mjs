@@ -1,7 +1,20 @@
 // Lists that the server has read before a change, and that arrive after it, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { api, base, nothingFailed, scripted, setUp, show, signedIn, until } from "./harness.mjs";
+import {
+  api,
+  base,
+  follow,
+  isLive,
+  noteStream,
+  nothingFailed,
+  receives,
+  scripted,
+  setUp,
+  show,
+  signedIn,
+  until,
+} from "./harness.mjs";
 
 setUp();
 
@@ -28,6 +41,7 @@ const workflow = (title) => api("POST", "namespaces/default/workflows", { spec: 
 
 test("a list of tasks that is older than a change does not hide it", async () => {
   const page = await signedIn();
+  await follow(page);
   const name = await scripted("changing", [{ hang: true }]);
   await show(page, "changing");
   await until(name, "TASK_STATE_RUNNING");
@@ -49,6 +63,7 @@ test("a list of workflows that is older than a change does not hide it", async (
   const page = await signedIn();
   await page.getByRole("link", { name: "Workflows" }).click();
   await page.getByText("There are no workflows").waitFor();
+  await follow(page, "workflows");
   const { name } = await workflow("changing");
   await show(page, "changing");
   await workflow("another");
@@ -69,11 +84,14 @@ test("a task that changes while the board is read is in its column only", async 
   const queued = (title) => scripted(title, [], { target: { agent: "missing" } });
   const [name, other] = [await queued("leaving"), await queued("staying")];
   const page = await signedIn();
+  await noteStream(page);
   const held = await hold(page, /filter.states=TASK_STATE_PENDING/);
   await page.goto(`${base}/tasks?view=board`);
   const column = (name) => page.getByRole("region", { name, exact: true });
   await held.isRead;
+  await isLive(page);
   await api("POST", `${name}:cancel`, {});
+  await receives(page, "leaving", "TASK_STATE_CANCELLED");
   await column("Cancelled").getByText("leaving").waitFor();
   held.release();
   await column("Waiting").getByText("staying").waitFor();
@@ -88,19 +106,13 @@ test("a question that is answered while the inbox is read is not asked again", a
   await until(name, "TASK_STATE_INPUT_REQUIRED");
   await until(await ask("open"), "TASK_STATE_INPUT_REQUIRED");
   const page = await signedIn();
-  // Messages for other windows: a change before the stream is open is not among them.
-  await page.addInitScript(() => {
-    new BroadcastChannel("rota.tasks.default").onmessage = ({ data }) => {
-      window.isLive ||= data.link?.state === "live";
-      window.isCancelled ||= data.message?.task?.status?.state === "TASK_STATE_CANCELLED";
-    };
-  });
+  await noteStream(page);
   const held = await hold(page, /openQuestions/);
   await page.goto(`${base}/inbox`);
   await held.isRead;
-  await page.waitForFunction(() => window.isLive);
+  await isLive(page);
   await api("POST", `${name}:cancel`, {});
-  await page.waitForFunction(() => window.isCancelled);
+  await receives(page, "answered", "TASK_STATE_CANCELLED");
   held.release();
   await page.getByText("Is it open?").waitFor();
   assert.equal(await page.getByText("Is it answered?").count(), 0);

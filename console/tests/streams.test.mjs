@@ -8,9 +8,12 @@ import {
   browser,
   eventually,
   hasWaiting,
+  isLive,
   newPage,
   newToken,
+  noteStream,
   nothingFailed,
+  receives,
   run,
   scripted,
   setUp,
@@ -128,19 +131,14 @@ test("a task that is deleted leaves the board within a minute", async () => {
   await api("POST", `${name}:cancel`, {});
   const page = await signedIn();
   await page.clock.install();
-  // Messages for other windows: the stream continues from the position of this one, without a reading.
-  await page.addInitScript((other) => {
-    new BroadcastChannel("rota.tasks.default").onmessage = ({ data }) => {
-      window.isLive ||= data.link?.state === "live";
-      window.isChanged ||= data.message?.task?.name === other;
-    };
-  }, other);
+  await noteStream(page);
   await page.goto(`${base}/tasks?view=board`);
   const column = page.getByRole("region", { name: "Cancelled", exact: true });
   await column.getByText("the deleted one").waitFor();
-  await page.waitForFunction(() => window.isLive);
+  await isLive(page);
   await api("POST", `${other}:cancel`, {});
-  await page.waitForFunction(() => window.isChanged);
+  // The stream continues from the position of this change, without a reading.
+  await receives(page, "the other one");
   await column.getByText("the other one").waitFor();
   await api("POST", "system:prune", { task: name });
   await page.clock.fastForward(60_000);
