@@ -249,6 +249,8 @@ test("all tasks that match are cancelled, also those that are not listed, with t
   await page.getByLabel("Owner").fill("many");
   await page.getByRole("button", { name: "Filter" }).click();
   await page.waitForURL(/owner=many/);
+  // The address changes first: once the page follows, its links have the filter.
+  await page.getByRole("link", { name: "Table" }).and(page.locator('[href*="owner=many"]')).waitFor();
   await page.getByRole("button", { name: "All that match" }).click();
   const dialog = dialogOf(page, "All tasks that match");
   await dialog.getByRole("button", { name: "Count them" }).focus();

@@ -94,7 +94,9 @@ test("what was done is charted, and is in a table, also after a restart", async 
   await page.getByLabel("Agent").fill("shell");
   await page.keyboard.press("Enter");
   await page.waitForURL(/agent=shell/);
-  await page.getByRole("link", { name: "30 days" }).click();
+  // The address changes first: once the page follows, its links have the filter.
+  const ofShell = page.locator('[href*="agent=shell"]');
+  await page.getByRole("link", { name: "30 days" }).and(ofShell).click();
   await page.waitForURL(/hours=720/);
   await page.getByText("by the hour").waitFor();
   assert.equal(await page.getByLabel("Agent").inputValue(), "shell");
