@@ -133,6 +133,8 @@ test("an agent is drained: its workers end what they run, and take nothing new",
 });
 
 test("a worker shows what it has done last", async () => {
+  // Idle workers beyond the floor are stopped after a minute.
+  await api("PATCH", `${AGENT}?updateMask=spec.replicas`, { spec: { replicas: 1 } });
   const page = await signedIn({ viewport: { width: 360, height: 640 } });
   const name = await scripted("a last one", [{ fail: { message: "no luck" } }], {
     retry: { maxAttempts: 1 },
