@@ -162,6 +162,7 @@ test("numbers of agents are live without a reading of the lists for each", async
   const spec = { runtime: { scripted: {} }, management: "MANAGEMENT_EXTERNAL" };
   await api("POST", "namespaces/default/agents?agentId=filling", { spec });
   const page = await signedIn();
+  const begin = Date.now();
   await page.getByRole("link", { name: "Agents" }).click();
   const row = page.getByRole("region", { name: "Agents" }).locator("tr", { hasText: "filling" });
   await row.getByRole("cell", { name: "external" }).waitFor();
@@ -176,7 +177,9 @@ test("numbers of agents are live without a reading of the lists for each", async
     names.push(await scripted("one of many", [], { target: { agent: "filling" } }));
     await row.locator("td:nth-child(4)", { hasText: new RegExp(`^${count}$`) }).waitFor();
   }
-  assert.ok(reads.length < names.length, `${reads.length} readings of lists for ${names.length} changes`);
+  // Both lists every 10 s, and a few times for the begin of the streams and for workers that come or leave meanwhile.
+  const most = 2 * ((Date.now() - begin) / 10_000 + 4);
+  assert.ok(reads.length <= most, `${reads.length} readings of lists for ${names.length} changes`);
   for (const name of names) {
     await api("POST", `${name}:cancel`, {});
   }
