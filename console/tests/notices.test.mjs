@@ -73,6 +73,9 @@ test("what begins to wait is notified of, once, and opens on a click", async () 
   await page.getByRole("button", { name: "Notification: on" }).waitFor();
   await page.getByRole("button", { name: "Sound: on" }).waitFor();
 
+  // What waits is read: nothing of it is new from here on.
+  await page.getByText("Old?").waitFor();
+  await page.getByText("Loading…").first().waitFor({ state: "detached" });
   await page.keyboard.press("t");
   await page.getByRole("heading", { name: "Tasks" }).waitFor();
   const second = await scripted("a new one", [
