@@ -1,6 +1,16 @@
 // What is wrong, in a real browser.
 import { test } from "node:test";
-import { accessible, api, fits, nothingFailed, scripted, setUp, signedIn, WAIT_TIMEOUT } from "./harness.mjs";
+import {
+  accessible,
+  api,
+  awayFromMidnight,
+  fits,
+  nothingFailed,
+  scripted,
+  setUp,
+  signedIn,
+  WAIT_TIMEOUT,
+} from "./harness.mjs";
 
 setUp();
 
@@ -36,6 +46,7 @@ test("an open breaker and an exhausted budget are alerts, and no longer after th
   await api("POST", "namespaces/default/agents/script:resetBreaker", {});
   await readUntil(again, empty);
 
+  await awayFromMidnight();
   const usage = { usage: { costMicroUsd: 2_500_000 } };
   await api("PUT", "namespaces/default/budget", { dailyMicroUsd: "2000000" });
   await scripted("costly", [usage, { succeed: "done" }]);

@@ -474,6 +474,17 @@ export function nothingFailed() {
   });
 }
 
+/** Length of a day, and what a test of a day's costs needs of it at most, in milliseconds. */
+const DAY = 86_400_000;
+const REST_OF_DAY = 180_000;
+
+/** Waits for the next day of UTC, with which what was spent in a day begins again, if the current one ends soon. */
+export async function awayFromMidnight() {
+  for (const day = Math.floor((Date.now() + REST_OF_DAY) / DAY); Math.floor(Date.now() / DAY) < day; ) {
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+  }
+}
+
 /** Waits until something is true. */
 export async function eventually(isTrue, what) {
   for (const end = Date.now() + WAIT_TIMEOUT; !(await isTrue()); ) {

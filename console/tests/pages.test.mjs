@@ -4,6 +4,7 @@ import { test } from "node:test";
 import {
   accessible,
   api,
+  awayFromMidnight,
   base,
   eventually,
   fits,
@@ -21,6 +22,7 @@ const phone = (colorScheme) => signedIn({ colorScheme, viewport: { width: 360, h
 const HOSTILE = "<img src=x onerror=alert(1)>\u202e";
 
 test("costs are added up, and the namespace gets a budget", async () => {
+  await awayFromMidnight();
   const page = await phone("light");
   await page.keyboard.press("c");
   await page.getByText("Nothing was spent, and there are no budgets.").waitFor();
