@@ -8,7 +8,7 @@ use std::path::Path;
 use rota_store::{Error, StoreSpace};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::open::explain;
+use crate::open::{explain, is_lost_sync};
 use crate::{disk, lock, readers, search};
 use rota_store::codec::unsigned;
 
@@ -85,6 +85,12 @@ fn absorb_log(database: &Path) -> Result<(), Error> {
     let closed = Connection::open(database)
         .and_then(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
     if let Err(error) = closed {
+        if is_lost_sync(&error) {
+            return Err(Error::Unavailable {
+                message: format!("the database that is replaced cannot be written: {error}"),
+                hint: "check the disk, then repeat the command",
+            });
+        }
         tracing::warn!(%error, "the database that is replaced is damaged");
     }
     remove(&disk::sibling(database, "-wal"))?;

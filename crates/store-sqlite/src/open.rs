@@ -23,7 +23,7 @@ pub(crate) fn open(path: &Path) -> Result<(Writer, Readers), Error> {
     let mut reserve = Reserve::of(path);
     let (connection, epoch) = match connect(path) {
         // Opening writes: on a full volume, with what was reserved for it.
-        Err(error) if is_short_of_space(path) && reserve.release() => {
+        Err(error) if is_short_of_space(path, 0) && reserve.release() => {
             tracing::warn!(%error, "the volume is full; using the reserve");
             connect(path)?
         }
@@ -39,9 +39,15 @@ pub(crate) fn connect(path: &Path) -> Result<(Connection, i64), Error> {
     let mut connection = Connection::open(path).map_err(|error| explain(&error))?;
     settings(&connection).map_err(|error| explain(&error))?;
     check(&connection, path)?;
-    migrate::to_latest(&mut connection, path, migrate::free_bytes)?;
     // The writer checkpoints after its commits.
     connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(|error| explain(&error))?;
+    migrate::to_latest(&mut connection, path, migrate::free_bytes)?;
+    // After a lost sync, the end of the log may be in memory only, and no later sync writes it: nothing should follow it there. Not on a
+    // volume on which the copy could take the room of what follows.
+    let log = std::fs::metadata(disk::sibling(path, "-wal")).map_or(0, |log| log.len());
+    if !is_short_of_space(path, log) {
+        writer::copy_log(&connection, sql::TRUNCATE_LOG)?;
+    }
     let epoch = writer::take_over(&connection)?;
     Ok((connection, epoch))
 }
@@ -49,9 +55,9 @@ pub(crate) fn connect(path: &Path) -> Result<(Connection, i64), Error> {
 /// How long a statement waits for another connection.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether the volume has less space than opening may need.
-fn is_short_of_space(path: &Path) -> bool {
-    disk::volume(path).is_some_and(|volume| volume.free < OPENING_BYTES)
+/// Whether the volume has less space than opening may need, with so many bytes that are copied from the log.
+fn is_short_of_space(path: &Path, copied: u64) -> bool {
+    disk::volume(path).is_some_and(|volume| volume.free < OPENING_BYTES.saturating_add(copied))
 }
 
 fn settings(connection: &Connection) -> rusqlite::Result<()> {

@@ -59,6 +59,14 @@ pub(crate) fn take_over(connection: &Connection) -> Result<i64, Error> {
     })
 }
 
+/// Copies what it can of the log into the database; the log keeps the rest. Fails only if the sync is lost.
+pub(crate) fn copy_log(connection: &Connection, sql: &str) -> Result<(), Error> {
+    match readers::one(connection, sql, [], |_| Ok(())) {
+        Err(error) if error.is_fatal() => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Writes in a transaction of its own.
 fn transact<T>(connection: &Connection, write: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     run(connection, "BEGIN IMMEDIATE", [])?;
@@ -101,7 +109,7 @@ impl Writer {
         }
         self.shrunk = Some(Instant::now());
         let _ = self.connection.busy_timeout(Duration::ZERO);
-        let truncated = self.copy_log(sql::TRUNCATE_LOG);
+        let truncated = copy_log(&self.connection, sql::TRUNCATE_LOG);
         let _ = self.connection.busy_timeout(BUSY_TIMEOUT);
         truncated.map(|()| true)
     }
@@ -111,17 +119,9 @@ impl Writer {
     fn checkpoint(&self) -> Result<(), Error> {
         let pages = readers::one(&self.connection, sql::LOG_PAGES, [], |row| row.get::<_, i64>(1));
         if matches!(pages, Ok(Some(CHECKPOINT_PAGES..))) {
-            self.copy_log(sql::CHECKPOINT)?;
+            copy_log(&self.connection, sql::CHECKPOINT)?;
         }
         Ok(())
-    }
-
-    /// Copies what it can of the log, which keeps the rest. Fails only if the sync is lost.
-    fn copy_log(&self, sql: &str) -> Result<(), Error> {
-        match readers::one(&self.connection, sql, [], |_| Ok(())) {
-            Err(error) if error.is_fatal() => Err(error),
-            _ => Ok(()),
-        }
     }
 
     #[cfg(test)]
@@ -379,7 +379,7 @@ impl Backend for Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         // Leaves a small file, as closing does. After a lost sync, only the next opening may: it copies the whole log.
-        if self.lost_sync || self.copy_log(sql::TRUNCATE_LOG).is_err() {
+        if self.lost_sync || copy_log(&self.connection, sql::TRUNCATE_LOG).is_err() {
             let _ = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
         }
     }
