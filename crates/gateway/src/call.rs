@@ -21,6 +21,10 @@ use crate::{Gateway, OPENAPI, PREFIX, SOCKET, Sockets, content, etag, large, res
 
 /// Time to receive the body of a request.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// How many times its limit is received of the rest of a body that is too large, and dropped, and for how long: many clients read no
+/// answer as long as they send, and fail with the end of their connection.
+const DISCARDED: usize = 7;
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Size from which a body is converted on a thread of its own.
 pub(crate) const LARGE: usize = 64 << 10;
 /// Headers that the services know: who calls, from where, in which trace, and for how long.
@@ -240,11 +244,12 @@ fn message(route: Route, parameters: Parameters, body: Body) -> Body {
     Body::new(StreamBody::new(stream::once(framed.boxed())))
 }
 
-async fn read(body: Body, limit: usize) -> Result<Bytes, Box<Status>> {
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, limit).collect()).await;
+async fn read(mut body: Body, limit: usize) -> Result<Bytes, Box<Status>> {
+    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(&mut body, limit).collect()).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            discard(body, limit.saturating_mul(DISCARDED)).await;
             let text = format!("the body has more than {limit} bytes");
             Err(status::error("BODY_TOO_LARGE", &text, ""))
         }
@@ -256,8 +261,22 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, Box<Status>> {
     }
 }
 
+/// Receives the rest of a body, unless it is known to have more bytes than that.
+async fn discard(body: Body, most: usize) {
+    if body.size_hint().lower() > most as u64 {
+        return;
+    }
+    let mut rest = Limited::new(body, most);
+    let _ =
+        tokio::time::timeout(DISCARD_TIMEOUT, async { while let Some(Ok(_)) = rest.frame().await {} }).await;
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::StreamExt as _;
+
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -268,5 +287,28 @@ mod tests {
         let large = Body::new(http_body_util::Full::new(Bytes::from_static(b"eleven byte")));
         let refused = read(large, 10).await.unwrap_err();
         assert!(refused.message().contains("more than 10 bytes"), "{refused}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_bodies_that_do_not_end_are_refused() {
+        let large = stream::iter([Ok::<_, Status>(Frame::data(Bytes::from_static(b"eleven byte")))]);
+        let refused = read(Body::new(StreamBody::new(large.chain(stream::pending()))), 10).await.unwrap_err();
+        assert!(refused.message().contains("more than 10 bytes"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn rest_of_large_bodies_is_received() {
+        for (sent, most) in [(5, 5), (1000, 10)] {
+            let received = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&received);
+            let parts = (0..sent).map(move |_| {
+                count.fetch_add(1, Ordering::Relaxed);
+                Ok::<_, Status>(Frame::data(Bytes::from_static(b"ten bytes.")))
+            });
+            let parts = StreamBody::new(stream::iter(parts));
+            let refused = read(Body::new(parts), 10).await.unwrap_err();
+            assert!(refused.message().contains("more than 10 bytes"), "{refused}");
+            assert_eq!(received.load(Ordering::Relaxed), most);
+        }
     }
 }
