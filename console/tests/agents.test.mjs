@@ -133,8 +133,9 @@ test("an agent is drained: its workers end what they run, and take nothing new",
 });
 
 test("a worker shows what it has done last", async () => {
-  // Idle workers beyond the floor are stopped after a minute.
-  await api("PATCH", `${AGENT}?updateMask=spec.replicas`, { spec: { replicas: 1 } });
+  // Idle workers beyond the floor are stopped after a minute: all there may be are kept.
+  const spec = { replicas: 4, maxReplicas: 4 };
+  await api("PATCH", `${AGENT}?updateMask=spec.replicas,spec.maxReplicas`, { spec });
   const page = await signedIn({ viewport: { width: 360, height: 640 } });
   const name = await scripted("a last one", [{ fail: { message: "no luck" } }], {
     retry: { maxAttempts: 1 },
