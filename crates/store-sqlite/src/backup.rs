@@ -9,7 +9,7 @@ use rota_store::{Error, StoreSpace};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::open::{explain, is_lost_sync};
-use crate::{disk, lock, readers, search};
+use crate::{disk, lock, readers, search, sql};
 use rota_store::codec::unsigned;
 
 /// Room that must remain free for the database and its log, which grows as long as the copy is read.
@@ -83,7 +83,7 @@ fn replace_by_copy(copy: &Path, new: &Path, database: &Path) -> Result<(), Error
 /// Ends the log of a database: what it has is part of the database then, or it is removed with a database that is damaged.
 fn absorb_log(database: &Path) -> Result<(), Error> {
     let closed = Connection::open(database)
-        .and_then(|connection| connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+        .and_then(|connection| connection.query_row(sql::TRUNCATE_LOG, [], |_| Ok(())));
     if let Err(error) = closed {
         if is_lost_sync(&error) {
             return Err(Error::Unavailable {

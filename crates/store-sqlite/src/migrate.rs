@@ -10,6 +10,7 @@ use rusqlite_migration::{HookError, HookResult, M, Migrations};
 
 use crate::disk::volume;
 use crate::open::explain;
+use crate::sql;
 use rota_store::codec::{encode, stored};
 
 /// Free space that a migration needs, as a multiple of the database's size. One that rewrites every row adds up to 2.9
@@ -129,9 +130,7 @@ pub(crate) fn to_latest(
     );
     migrations.to_latest(connection).map_err(|error| explain_migration(&error))?;
     // Returns the space of the log, which is larger than the database by now.
-    connection
-        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-        .map_err(|error| explain(&error))?;
+    connection.query_row(sql::TRUNCATE_LOG, [], |_| Ok(())).map_err(|error| explain(&error))?;
     tracing::info!(from, to, "migrated the database schema");
     Ok(())
 }

@@ -146,6 +146,6 @@ pub(crate) fn import(database: &Path, from: &mut dyn BufRead) -> Result<Counts, 
     transaction.execute(set, params).map_err(failed)?;
     transaction.commit().map_err(failed)?;
     // The log of the import is as large as the database.
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(failed)?;
+    connection.query_row(sql::TRUNCATE_LOG, [], |_| Ok(())).map_err(failed)?;
     Ok(rows)
 }
