@@ -203,7 +203,7 @@ async fn commit_not_made_is_repeated_later() {
     );
     cutter.block(false);
     insist(&store, 0).await;
-    holding.await.unwrap();
+    holding.await.unwrap().unwrap();
     store.close().await;
 }
 
@@ -271,7 +271,7 @@ async fn commit_waits_for_a_held_shard() {
     let holding = hold_shard(server, &database, 3).await;
     let replies = store.apply(vec![create(0)]).await;
     assert!(matches!(replies.as_deref(), Ok([Ok(Reply::Created(_))])), "{replies:?}");
-    holding.await.unwrap();
+    holding.await.unwrap().unwrap();
     store.close().await;
 }
 
@@ -280,12 +280,11 @@ pub(crate) async fn hold_shard(
     server: &'static PostgresServer,
     database: &str,
     seconds: u32,
-) -> tokio::task::JoinHandle<()> {
+) -> tokio::task::JoinHandle<Result<String, String>> {
     let holder = database.to_owned();
     let holding = tokio::task::spawn_blocking(move || {
         let hold = format!("BEGIN; SELECT 1 FROM rota.shards FOR UPDATE; SELECT pg_sleep({seconds}); COMMIT");
-        // A test may end it earlier.
-        let _ = server.sql(&holder, &hold);
+        server.sql(&holder, &hold).map_err(|error| error.to_string())
     });
     let held =
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";

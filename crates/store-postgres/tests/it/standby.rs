@@ -169,8 +169,7 @@ async fn looks_at_an_owner_lock_nothing() {
     standby.stop.cancel();
     let ended = standby.ended().await.unwrap().map(drop);
     assert!(matches!(ended, Err(Error::Closed)), "{ended:?}");
-    // It was ended.
-    let _ = holding.await;
+    assert!(holding.await.unwrap().is_err(), "it was ended");
     first.close().await;
 }
 
