@@ -292,8 +292,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn large_bodies_that_do_not_end_are_refused() {
         let large = stream::iter([Ok::<_, Status>(Frame::data(Bytes::from_static(b"eleven byte")))]);
+        let began = tokio::time::Instant::now();
         let refused = read(Body::new(StreamBody::new(large.chain(stream::pending()))), 10).await.unwrap_err();
         assert!(refused.message().contains("more than 10 bytes"), "{refused}");
+        assert!((DISCARD_TIMEOUT..BODY_TIMEOUT).contains(&began.elapsed()), "{:?}", began.elapsed());
     }
 
     #[tokio::test]
