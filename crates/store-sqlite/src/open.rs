@@ -15,17 +15,20 @@ const READER_COUNT: usize = 3;
 const OPENING_BYTES: u64 = 1024 * 1024;
 /// Size up to which a file is checked completely on opening.
 const MAX_CHECKED_BYTES: u64 = 256 * 1024 * 1024;
+/// Size from which on a log takes long enough to copy that opening reports it.
+const LONG_LOG: u64 = 64 * 1024 * 1024;
 
 const DISK_FULL_HINT: &str = "free some space or enlarge the volume; no acknowledged write is lost";
 
-pub(crate) fn open(path: &Path) -> Result<(Writer, Readers), Error> {
+/// Opens the connections. `free` returns the free bytes of the disk with a path, if known.
+pub(crate) fn open(path: &Path, free: fn(&Path) -> Option<u64>) -> Result<(Writer, Readers), Error> {
     let lock = lock::acquire(path)?;
     let mut reserve = Reserve::of(path);
-    let (connection, epoch) = match connect(path) {
+    let (connection, epoch) = match connect(path, free) {
         // Opening writes: on a full volume, with what was reserved for it.
-        Err(error) if is_short_of_space(path, 0) && reserve.release() => {
+        Err(error) if is_short_of_space(free(path), 0) && reserve.release() => {
             tracing::warn!(%error, "the volume is full; using the reserve");
-            connect(path)?
+            connect(path, free)?
         }
         connected => connected?,
     };
@@ -35,18 +38,30 @@ pub(crate) fn open(path: &Path) -> Result<(Writer, Readers), Error> {
 }
 
 /// Opens the write connection: checks and migrates the database, and takes it over.
-pub(crate) fn connect(path: &Path) -> Result<(Connection, i64), Error> {
+pub(crate) fn connect(path: &Path, free: fn(&Path) -> Option<u64>) -> Result<(Connection, i64), Error> {
     let mut connection = Connection::open(path).map_err(|error| explain(&error))?;
     settings(&connection).map_err(|error| explain(&error))?;
     check(&connection, path)?;
     // The writer checkpoints after its commits.
     connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(|error| explain(&error))?;
-    migrate::to_latest(&mut connection, path, migrate::free_bytes)?;
+    migrate::to_latest(&mut connection, path, free)?;
     // After a lost sync, the end of the log may be in memory only, and no later sync writes it: nothing should follow it there. Not on a
     // volume on which the copy could take the room of what follows.
-    let log = std::fs::metadata(disk::sibling(path, "-wal")).map_or(0, |log| log.len());
-    if !is_short_of_space(path, log) {
+    let (log, free) = (log_bytes(path), free(path));
+    if !is_short_of_space(free, log) {
+        if log >= LONG_LOG {
+            tracing::info!(log, "copying the log into the database, for which the start waits");
+        }
         writer::copy_log(&connection, sql::TRUNCATE_LOG)?;
+    }
+    let log = log_bytes(path);
+    if log > 0 {
+        tracing::warn!(
+            log,
+            free,
+            "the log was not copied into the database: if an earlier sync of it was lost, a loss of power can take later commits; \
+             make room on the volume, end other programs that use the database, and restart"
+        );
     }
     let epoch = writer::take_over(&connection)?;
     Ok((connection, epoch))
@@ -55,9 +70,14 @@ pub(crate) fn connect(path: &Path) -> Result<(Connection, i64), Error> {
 /// How long a statement waits for another connection.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether the volume has less space than opening may need, with so many bytes that are copied from the log.
-fn is_short_of_space(path: &Path, copied: u64) -> bool {
-    disk::volume(path).is_some_and(|volume| volume.free < OPENING_BYTES.saturating_add(copied))
+/// Whether so much free space, if known, is less than opening may need, with so many bytes that are copied from the log.
+fn is_short_of_space(free: Option<u64>, copied: u64) -> bool {
+    free.is_some_and(|free| free < OPENING_BYTES.saturating_add(copied))
+}
+
+/// Returns the length of the log, which is 0 once all of it was copied into the database.
+fn log_bytes(path: &Path) -> u64 {
+    std::fs::metadata(disk::sibling(path, "-wal")).map_or(0, |log| log.len())
 }
 
 fn settings(connection: &Connection) -> rusqlite::Result<()> {

@@ -1,13 +1,18 @@
-//! A full disk: the batch fails completely with an error, and work continues once there is space.
+//! A full disk: the batch fails completely with an error, and work continues once there is space. An opening copies the log where it fits.
+
+use std::fs;
+use std::path::Path;
 
 use rota_core::target::{Route, Target};
 use rota_core::{AgentName, Namespace, WorkerName};
 use rota_store::engine::{BatchOutcome, Engine};
 use rota_store::memory::InMemoryStore;
 use rota_store::{Claim, Command, Error, OpenSession, Reader, Snapshot, TaskBody};
+use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::{NOW, create, scoped};
-use crate::Writer;
+use crate::{Writer, disk};
 
 fn pages(engine: &mut Engine<Writer>, most: i64) -> i64 {
     let connection = engine.backend().connection();
@@ -93,4 +98,27 @@ fn full_disk_rejects_batch_and_keeps_data() {
             .len(),
         1_000_000
     );
+}
+
+/// Opens a database with the log of 2 MB of a process that was killed, on a volume with so much free space. Returns whether the opening
+/// copied the log.
+fn opening_copies_log(free: fn(&Path) -> Option<u64>) -> bool {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rota.db");
+    drop(crate::open_connections(&path).unwrap());
+    let killed = Connection::open(&path).unwrap();
+    killed.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    killed.execute("INSERT INTO payloads (key, body) VALUES (1, zeroblob(2000000))", []).unwrap();
+    drop(killed);
+    let log = || fs::metadata(disk::sibling(&path, "-wal")).unwrap().len();
+    let left = log();
+    assert!(left > 2_000_000, "{left}");
+    let _opened = crate::open::open(&path, free).unwrap();
+    log() < left
+}
+
+#[test]
+fn log_is_copied_only_where_it_fits() {
+    assert!(opening_copies_log(|_| Some(4_000_000)));
+    assert!(!opening_copies_log(|_| Some(2_500_000)));
 }
