@@ -37,6 +37,11 @@ pub(crate) fn volume(path: &Path) -> Option<Volume> {
     }
 }
 
+/// Returns the free bytes of the volume with a path, unless the file system reports none at all.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    volume(path).map(|volume| volume.free)
+}
+
 /// Path of a file that belongs to a database.
 pub(crate) fn sibling(database: &Path, extension: &str) -> PathBuf {
     let mut path = database.as_os_str().to_owned();
@@ -58,6 +63,11 @@ impl Reserve {
         Self { exists: path.exists(), path, tried: None }
     }
 
+    /// Returns the space that it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        fs::metadata(&self.path).map_or(0, |file| file.len())
+    }
+
     /// Gives the space back. Returns whether there was any.
     pub(crate) fn release(&mut self) -> bool {
         let removed = self.exists && fs::remove_file(&self.path).is_ok();
@@ -75,12 +85,17 @@ impl Reserve {
         let Some(volume) = self.path.parent().and_then(volume) else { return };
         let size = MAX_RESERVE.min(volume.size / 50);
         if volume.free >= size * ROOM_FACTOR {
-            match self.allocate(size) {
-                Ok(()) => self.exists = true,
-                Err(error) => {
-                    let _ = fs::remove_file(&self.path);
-                    tracing::warn!(%error, "failed to reserve disk space");
-                }
+            self.take(size);
+        }
+    }
+
+    /// Takes so many bytes, if the volume has them.
+    pub(crate) fn take(&mut self, size: u64) {
+        match self.allocate(size) {
+            Ok(()) => self.exists = true,
+            Err(error) => {
+                let _ = fs::remove_file(&self.path);
+                tracing::warn!(%error, "failed to reserve disk space");
             }
         }
     }

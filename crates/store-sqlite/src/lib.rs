@@ -78,7 +78,7 @@ pub type Sqlite = SingleWriterStore<Readers>;
 
 /// Opens a store: locks the file, checks it, migrates its schema, and starts the writer. Blocking.
 pub fn open(options: Options) -> Result<Sqlite, Error> {
-    let (writer, readers) = open_connections(&options.path)?;
+    let (writer, readers) = open::open(&options.path, disk::free_bytes)?;
     SingleWriterStore::start(Engine::new(writer, options.seed)?, readers, options.clock)
 }
 
@@ -105,5 +105,5 @@ pub fn import(database: &std::path::Path, from: &mut dyn std::io::BufRead) -> Re
 
 /// Opens the connections alone, for tests and benchmarks of the store itself. Blocking.
 pub fn open_connections(path: &std::path::Path) -> Result<(Writer, Readers), Error> {
-    open::open(path, migrate::free_bytes)
+    open::open(path, disk::free_bytes)
 }

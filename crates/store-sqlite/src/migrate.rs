@@ -8,7 +8,6 @@ use rota_store::{Error, Reruns};
 use rusqlite::{Connection, Transaction, params};
 use rusqlite_migration::{HookError, HookResult, M, Migrations};
 
-use crate::disk::volume;
 use crate::open::explain;
 use crate::sql;
 use rota_store::codec::{encode, stored};
@@ -133,11 +132,6 @@ pub(crate) fn to_latest(
     connection.query_row(sql::TRUNCATE_LOG, [], |_| Ok(())).map_err(|error| explain(&error))?;
     tracing::info!(from, to, "migrated the database schema");
     Ok(())
-}
-
-/// Returns the free bytes of the disk with a path, unless the file system reports none at all.
-pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
-    volume(path).map(|volume| volume.free)
 }
 
 fn explain_migration(error: &rusqlite_migration::Error) -> Error {

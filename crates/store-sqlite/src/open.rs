@@ -20,15 +20,15 @@ const LONG_LOG: u64 = 64 * 1024 * 1024;
 
 const DISK_FULL_HINT: &str = "free some space or enlarge the volume; no acknowledged write is lost";
 
-/// Opens the connections. `free` returns the free bytes of the disk with a path, if known.
+/// Opens the connections. `free` returns the free bytes of the volume with a path, if known.
 pub(crate) fn open(path: &Path, free: fn(&Path) -> Option<u64>) -> Result<(Writer, Readers), Error> {
     let lock = lock::acquire(path)?;
     let mut reserve = Reserve::of(path);
-    let (connection, epoch) = match connect(path, free) {
+    let (connection, epoch) = match connect(path, &mut reserve, free) {
         // Opening writes: on a full volume, with what was reserved for it.
         Err(error) if is_short_of_space(free(path), 0) && reserve.release() => {
             tracing::warn!(%error, "the volume is full; using the reserve");
-            connect(path, free)?
+            connect(path, &mut reserve, free)?
         }
         connected => connected?,
     };
@@ -37,8 +37,12 @@ pub(crate) fn open(path: &Path, free: fn(&Path) -> Option<u64>) -> Result<(Write
     Ok((Writer::new(connection, epoch, lock, reserve), Readers::new(readers, path)))
 }
 
-/// Opens the write connection: checks and migrates the database, and takes it over.
-pub(crate) fn connect(path: &Path, free: fn(&Path) -> Option<u64>) -> Result<(Connection, i64), Error> {
+/// Opens the write connection: checks and migrates the database, copies the log into it, and takes it over. `free` is as for `open`.
+pub(crate) fn connect(
+    path: &Path,
+    reserve: &mut Reserve,
+    free: fn(&Path) -> Option<u64>,
+) -> Result<(Connection, i64), Error> {
     let mut connection = Connection::open(path).map_err(|error| explain(&error))?;
     settings(&connection).map_err(|error| explain(&error))?;
     check(&connection, path)?;
@@ -47,20 +51,35 @@ pub(crate) fn connect(path: &Path, free: fn(&Path) -> Option<u64>) -> Result<(Co
     migrate::to_latest(&mut connection, path, free)?;
     // After a lost sync, the end of the log may be in memory only, and no later sync writes it: nothing should follow it there. Not on a
     // volume on which the copy could take the room of what follows.
-    let (log, free) = (log_bytes(path), free(path));
-    if !is_short_of_space(free, log) {
+    let log = log_bytes(path);
+    let (reserved, mut room) = (reserve.bytes(), free(path));
+    let room_with_reserve = room.map(|room| room.saturating_add(reserved));
+    // Not where the log would not fit either: results need the reserve, too.
+    let is_released = log > 0
+        && is_short_of_space(room, log)
+        && !is_short_of_space(room_with_reserve, log)
+        && reserve.release();
+    if is_released {
+        tracing::warn!(log, free = room, "the volume has no room to copy the log; using the reserve");
+        room = free(path);
+    }
+    if !is_short_of_space(room, log) {
         if log >= LONG_LOG {
             tracing::info!(log, "copying the log into the database, for which the start waits");
         }
         writer::copy_log(&connection, sql::TRUNCATE_LOG)?;
     }
     let log = log_bytes(path);
+    // The copy has given the space of the log back.
+    if is_released && !is_short_of_space(free(path), reserved) {
+        reserve.take(reserved);
+    }
     if log > 0 {
         tracing::warn!(
             log,
-            free,
-            "the log was not copied into the database: if an earlier sync of it was lost, a loss of power can take later commits; \
-             make room on the volume, end other programs that use the database, and restart"
+            free = room,
+            "the log could not be copied into the database and emptied: if an earlier sync of it was lost, a loss of power can take \
+             later commits; make room on the volume, end other programs that use the database, and restart"
         );
     }
     let epoch = writer::take_over(&connection)?;

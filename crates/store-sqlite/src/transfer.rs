@@ -12,7 +12,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, params_from_iter};
 use uuid::Uuid;
 
-use crate::migrate::free_bytes;
+use crate::disk::{Reserve, free_bytes};
 use crate::open::{connect, explain};
 use crate::{lock, readers, search, sql};
 
@@ -55,7 +55,7 @@ fn statements(table: &Table) -> Statements {
 /// Exports a database that no process has open.
 pub(crate) fn export(database: &Path, to: &mut dyn Write) -> Result<Counts, Error> {
     let _lock = lock::acquire(database)?;
-    let (connection, _) = connect(database, free_bytes)?;
+    let (connection, _) = connect(database, &mut Reserve::of(database), free_bytes)?;
     connection.execute_batch("BEGIN").map_err(|error| explain(&error))?;
     let mut export = Exporter::begin(to, head(&connection)?)?;
     for table in TABLES {
@@ -134,7 +134,7 @@ pub(crate) fn import(database: &Path, from: &mut dyn BufRead) -> Result<Counts, 
     let _lock = lock::acquire(database)?;
     // What is left of an earlier database.
     search::remove(database);
-    let (mut connection, _) = connect(database, free_bytes)?;
+    let (mut connection, _) = connect(database, &mut Reserve::of(database), free_bytes)?;
     let failed = |error: rusqlite::Error| explain(&error);
     let transaction = connection.transaction().map_err(failed)?;
     if self::head(&transaction)?.revision > 0 {

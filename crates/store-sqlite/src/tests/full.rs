@@ -100,9 +100,9 @@ fn full_disk_rejects_batch_and_keeps_data() {
     );
 }
 
-/// Opens a database with the log of 2 MB of a process that was killed, on a volume with so much free space. Returns whether the opening
-/// copied the log.
-fn opening_copies_log(free: fn(&Path) -> Option<u64>) -> bool {
+/// Opens a database with the log of 2 MB of a process that was killed, and such a reserve, on a volume with so much free space. Returns
+/// whether the opening copied the log. The reserve stays, or is made again.
+fn opening_copies_log(reserve: u64, free: fn(&Path) -> Option<u64>) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rota.db");
     drop(crate::open_connections(&path).unwrap());
@@ -110,15 +110,31 @@ fn opening_copies_log(free: fn(&Path) -> Option<u64>) -> bool {
     killed.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
     killed.execute("INSERT INTO payloads (key, body) VALUES (1, zeroblob(2000000))", []).unwrap();
     drop(killed);
+    fs::File::create(disk::sibling(&path, ".reserve")).unwrap().set_len(reserve).unwrap();
     let log = || fs::metadata(disk::sibling(&path, "-wal")).unwrap().len();
     let left = log();
     assert!(left > 2_000_000, "{left}");
     let _opened = crate::open::open(&path, free).unwrap();
+    assert_eq!(fs::metadata(disk::sibling(&path, ".reserve")).unwrap().len(), reserve);
     log() < left
 }
 
 #[test]
 fn log_is_copied_only_where_it_fits() {
-    assert!(opening_copies_log(|_| Some(4_000_000)));
-    assert!(!opening_copies_log(|_| Some(2_500_000)));
+    assert!(opening_copies_log(0, |_| Some(4_000_000)));
+    assert!(!opening_copies_log(0, |_| Some(2_500_000)));
+}
+
+/// Free space of a volume that has room for the log only without the reserve, or only with it.
+fn free_space(database: &Path, with_reserve: bool) -> Option<u64> {
+    let has_room = disk::sibling(database, ".reserve").exists() == with_reserve;
+    Some(if has_room { 4_000_000 } else { 2_500_000 })
+}
+
+#[test]
+fn reserve_is_released_where_log_fits_then() {
+    assert!(opening_copies_log(1_500_000, |path| free_space(path, false)));
+    // It is left where it would not help, and where it is not needed.
+    assert!(!opening_copies_log(100_000, |path| free_space(path, false)));
+    assert!(opening_copies_log(1_500_000, |path| free_space(path, true)));
 }

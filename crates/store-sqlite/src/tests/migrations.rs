@@ -9,6 +9,7 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::{NOW, create, scoped};
+use crate::disk;
 use crate::migrate::{self, migrations};
 
 #[test]
@@ -119,8 +120,8 @@ fn new_database_needs_no_space_check() {
 
 #[test]
 fn free_space_of_a_disk_is_known() {
-    assert!(migrate::free_bytes(&std::env::temp_dir()).unwrap() > 0);
-    assert_eq!(migrate::free_bytes(std::path::Path::new("/proc")), None);
+    assert!(disk::free_bytes(&std::env::temp_dir()).unwrap() > 0);
+    assert_eq!(disk::free_bytes(std::path::Path::new("/proc")), None);
 }
 
 /// Returns the version of the schema, and its definition.
