@@ -40,6 +40,9 @@ let extra = [];
 let claude = STAND_IN;
 /** Whether tests may intercept requests of pages. */
 let mayIntercept = true;
+/** Milliseconds by which calls of pages are late, at most, and by how much their scripts are slower then: tests that race fail. */
+const LATE = Number(process.env.CONSOLE_LATE ?? 0);
+const SLOWDOWN = 4;
 let dev;
 
 export const freePort = () =>
@@ -168,11 +171,21 @@ export async function newPage(context) {
       // preflight requests (CORS) by itself.
       await context.route(UNUSED, (route) => route.abort());
     }
+    if (LATE > 0) {
+      await context.route(/\/api\//, async (route) => {
+        await new Promise((resolve) => setTimeout(resolve, Math.random() * LATE));
+        await route.fallback().catch(() => {});
+      });
+    }
     if (DIST) {
       await serveBuilt(context);
     }
   }
   const page = await context.newPage();
+  if (LATE > 0) {
+    const protocol = await context.newCDPSession(page);
+    await protocol.send("Emulation.setCPUThrottlingRate", { rate: SLOWDOWN });
+  }
   page.on("pageerror", (error) => problems.push(`error: ${error}`));
   page.on("dialog", (dialog) => {
     problems.push(`dialog: ${dialog.message()}`);
