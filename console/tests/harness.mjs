@@ -234,16 +234,19 @@ export async function signOut(page, ...others) {
   }
 }
 
+/** A promise, and what ends it. */
+export function latch() {
+  let end;
+  const ended = new Promise((resolve) => {
+    end = resolve;
+  });
+  return [ended, end];
+}
+
 /** Holds the calls of a page to an address until they are released. `held` ends once the first one waits. */
 export async function hold(page, address) {
-  let arrived;
-  let release;
-  const held = new Promise((resolve) => {
-    arrived = resolve;
-  });
-  const released = new Promise((resolve) => {
-    release = resolve;
-  });
+  const [held, arrived] = latch();
+  const [released, release] = latch();
   await page.route(address, async (route) => {
     arrived();
     await released;

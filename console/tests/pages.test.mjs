@@ -9,8 +9,10 @@ import {
   eventually,
   fits,
   hold,
+  latch,
   nothingFailed,
   scripted,
+  settled,
   setUp,
   signedIn,
   until,
@@ -87,6 +89,52 @@ test("a budget that someone else has set meanwhile is shown next to the own one"
   await conflict.getByRole("button", { name: "Overwrite with mine" }).click();
   await page.getByText("of $3.00").waitFor();
   await api("PUT", "namespaces/default/budget", {});
+  await page.context().close();
+});
+
+test("a reading that began before a budget was set does not take its place", async () => {
+  const page = await phone("light");
+  const form = page.getByRole("form", { name: "Budget of the namespace" });
+  // The page reads when it is opened, and when its stream is. The second answer waits until the budget is set, and no later one arrives.
+  let count = 0;
+  let older;
+  const [answered, answer] = latch();
+  const [released, release] = latch();
+  const [over, end] = latch();
+  for (const event of ["requestfinished", "requestfailed"]) {
+    page.on(event, (request) => request === older && end());
+  }
+  await page.route(/\/budgets\?pageSize=200/, async (route) => {
+    count += 1;
+    if (count === 1) {
+      await route.fallback();
+    }
+    if (count !== 2) {
+      return;
+    }
+    older = route.request();
+    const response = await route.fetch();
+    answer();
+    await released;
+    // The page may have given it up.
+    await route.fulfill({ response }).catch(() => {});
+  });
+  await page.goto(`${base}/costs`);
+  await answered;
+  await page.getByText("Loading…").waitFor({ state: "detached" });
+  await form.getByLabel("Dollars a day").fill("2");
+  await form.getByRole("button", { name: "Set budget" }).click();
+  await form.getByText("Saved.").waitFor();
+  release();
+  await over;
+  await settled(page);
+  await page.getByRole("button", { name: "Remove budget" }).click();
+  await page.getByRole("dialog").getByRole("button", { name: "Remove budget" }).click();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+  await eventually(async () => {
+    const { budgets = [] } = await api("GET", "namespaces/default/budgets");
+    return budgets.every(({ budget }) => !budget);
+  }, "the budget stays");
   await page.context().close();
 });
 

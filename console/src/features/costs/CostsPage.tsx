@@ -6,7 +6,7 @@ import { Conflict, changeAsSeen, ifMatch, type Values } from "../../api/conflict
 import { useFeed } from "../../api/feed";
 import { counted, id, query, usd } from "../../api/format";
 import { visibleLine } from "../../api/plain";
-import { refresh } from "../../api/refresh";
+import { overwrite, refresh } from "../../api/refresh";
 import type { BudgetStatus, Spending, SpendingEntry } from "../../api/types";
 import { useCoalesced } from "../../api/useCoalesced";
 import { Acting } from "../../components/Acting";
@@ -72,7 +72,7 @@ export function CostsPage() {
     },
   });
   const take = ({ status }: { status?: BudgetStatus }) =>
-    cache.setQueryData<typeof budgets.data>(["budgets", namespace], (data) => {
+    overwrite<typeof budgets.data>(cache, ["budgets", namespace], (data) => {
       const [first, ...rest] = data?.pages ?? [];
       const others = (page: Page) => page.budgets?.filter(({ name }) => name !== status?.name) ?? [];
       return (
@@ -273,7 +273,7 @@ function NamespaceBudget({
   namespace: string;
   now: BudgetStatus | undefined;
   /** Gets the budget that was set: the next change depends on it. */
-  take: (answer: { status?: BudgetStatus }) => void;
+  take: (answer: { status?: BudgetStatus }) => Promise<void>;
   reload: () => void;
 }) {
   const [problem, attempt] = useAct();
@@ -299,7 +299,7 @@ function NamespaceBudget({
         mine: valuesOf(budget),
         send: async (etag) => {
           const path = `namespaces/${namespace}/budget`;
-          take(await put<{ status?: BudgetStatus }>(path, budget ?? null, ifMatch(etag)));
+          await take(await put<{ status?: BudgetStatus }>(path, budget ?? null, ifMatch(etag)));
         },
       }),
     );

@@ -1,4 +1,5 @@
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { overwrite } from "../../api/refresh";
 import { Problem } from "../../components/Problem";
 import { CAN_PUSH, PUSH_QUERY, readPush, turnPushOff, turnPushOn, type WebPush } from "./push";
 
@@ -14,7 +15,7 @@ export function PushSwitch() {
   const { publicKey, subscribed: isOn = false } = state.data ?? {};
   const turn = useMutation({
     mutationFn: () => (isOn ? turnPushOff() : turnPushOn(publicKey ?? "")),
-    onSuccess: (push: WebPush) => cache.setQueryData(PUSH_QUERY, push),
+    onSuccess: (push: WebPush) => overwrite(cache, PUSH_QUERY, push),
   });
   if (!publicKey) {
     return null;

@@ -3,6 +3,7 @@ import { useState } from "react";
 import { get, post, put } from "../../api/client";
 import { id, word } from "../../api/format";
 import { visible, visibleLine } from "../../api/plain";
+import { overwrite } from "../../api/refresh";
 import type { SystemStatus } from "../../api/types";
 import { troubleOf, useStream } from "../../api/useStream";
 import { Acting } from "../../components/Acting";
@@ -218,7 +219,7 @@ function LogFilter() {
     setProblem(undefined);
     try {
       const { filter: over = "" } = await put<{ filter?: string }>("system/logFilter", { filter });
-      cache.setQueryData(["log-filter"], { filter: over });
+      await overwrite(cache, ["log-filter"], { filter: over });
       // What was typed meanwhile is typed over this one.
       setTyped((typed) => (typed && typed.text !== filter ? { ...typed, over } : undefined));
       setSaved(true);
