@@ -249,6 +249,23 @@ test("a workflow is paused and resumed, cancelled, and ended without its finally
   await page.context().close();
 });
 
+test("who is asked about a workflow that another person cancels does not end its finally-steps", async () => {
+  const page = await signedIn();
+  const task = { target: { agent: "shell" }, runtime: { command: { shell: "sleep 1000" } } };
+  const spec = { title: "cancelled", steps: [{ name: "work", task }], finally: [{ name: "clean", task }] };
+  const { name } = await api("POST", "namespaces/default/workflows", { spec });
+  await page.goto(`${base}/workflows/default/${name.split("/").at(-1)}`);
+  await page.getByRole("button", { name: "Cancel", exact: true }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByText("Its finally-steps run nevertheless.").waitFor();
+  await api("POST", `${name}:cancel`, {});
+  await page.getByRole("button", { name: "Cancel finally-steps" }).first().waitFor();
+  await dialog.waitFor({ state: "detached" });
+  await api("POST", `${name}:cancel`, { alsoFinally: true });
+  await page.locator(".bar .state.cancelled").waitFor();
+  await page.context().close();
+});
+
 test("what has failed of a workflow runs again, with the results of the rest", async () => {
   const page = await signedIn();
   const repaired = join(folder, "repaired");

@@ -159,13 +159,16 @@ function OneWorkflow({ name }: { name: string }) {
               )}
             </Acting>
             {workflow.status?.cancelled ? (
+              // With keys of their own: an open question is about its own button alone.
               <Confirm
+                key="finally"
                 label="Cancel finally-steps"
                 question="End the finally-steps of this workflow that run, and start no further one? What they would clean up stays as it is."
                 onConfirm={() => act("cancel", { reason: "by a person", alsoFinally: true })}
               />
             ) : (
               <Confirm
+                key="workflow"
                 label="Cancel"
                 question="Cancel this workflow and its running tasks? Its finally-steps run nevertheless."
                 onConfirm={() => act("cancel", { reason: "by a person" })}
