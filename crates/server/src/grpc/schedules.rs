@@ -1,19 +1,24 @@
 //! `ScheduleService`.
 
+mod wanted;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use pbjson_types::Empty;
 use prost::Message;
 use rota_core::rank::Priority;
-use rota_core::{Namespace, TaskId, Timestamp};
+use rota_core::{Namespace, TaskId};
 use rota_proto::v1;
 use rota_proto::v1::schedule_service_server::ScheduleService;
 use rota_store::{Command, Document, DocumentKey, DocumentKind, Expected, PutDocument, Reply};
+use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
+use self::wanted::{Wanted, masked};
 use super::answers::page;
 use crate::barrier::Barriers;
 use crate::creation::{Scope, managed};
@@ -27,24 +32,15 @@ use crate::wire::{check, etag, names, scheduled_workflow};
 const MAX_KEY: usize = 128;
 /// Bytes of a page, unless its only schedule has more.
 const MAX_PAGE_BYTES: usize = 1 << 20;
-/// Active runs whose states are read.
+/// Active runs whose states are read for an answer.
 const MAX_STATES: usize = 100;
+/// Time for the states of runs in a list.
+const STATES_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(crate) struct Schedules {
     pub(crate) driver: Driver,
     pub(crate) barriers: Barriers,
-}
-
-/// What a caller wants a schedule to be.
-enum Wanted {
-    Whole(Box<Checked>),
-    /// These parts of the one that exists.
-    Parts {
-        labels: bool,
-        paused: Option<bool>,
-        given: Box<v1::Schedule>,
-    },
 }
 
 fn document_key(kind: DocumentKind, (namespace, name): &ScheduleKey) -> DocumentKey {
@@ -74,11 +70,17 @@ impl Schedules {
         let mut schedule = wire::to_wire(entry, &self.stored_status(entry).await, false);
         let active = schedule.status.iter_mut().flat_map(|status| &mut status.active);
         for run in active.take(MAX_STATES) {
-            if let Some(observed) = observe(&self.driver.store, entry.namespace(), run.clone()).await? {
-                *run = observed.run;
-            }
+            self.observe(entry, run).await?;
         }
         Ok(schedule)
+    }
+
+    /// Gives an active run the state of its task or workflow, whose end the stored status has a moment later.
+    async fn observe(&self, entry: &Entry, run: &mut v1::ScheduleRun) -> Result<(), Status> {
+        if let Some(observed) = observe(&self.driver.store, entry.namespace(), run.clone()).await? {
+            *run = observed.run;
+        }
+        Ok(())
     }
 
     /// Creates or changes a schedule.
@@ -204,36 +206,6 @@ impl Schedules {
     }
 }
 
-/// Returns what an update wants, by its mask.
-fn masked(
-    namespace: Namespace,
-    given: v1::Schedule,
-    paths: &[String],
-    now: Timestamp,
-) -> Result<Wanted, Status> {
-    let is_whole = |path: &String| path == "*" || path == "spec";
-    if paths.is_empty() || paths.iter().any(is_whole) {
-        return Ok(Wanted::Whole(Box::new(wire::check(namespace, given, now)?)));
-    }
-    let (mut labels, mut paused) = (false, None);
-    for path in paths {
-        match path.as_str() {
-            "labels" => labels = true,
-            "spec.paused" => {
-                paused = Some(given.spec.as_ref().and_then(|spec| spec.paused).unwrap_or_default());
-            }
-            other => {
-                let why = format!(
-                    "{:?} cannot be updated; labels, spec and spec.paused can",
-                    check::shorten(other)
-                );
-                return Err(invalid("update_mask", why));
-            }
-        }
-    }
-    Ok(Wanted::Parts { labels, paused, given: Box::new(given) })
-}
-
 /// Checks that a schedule which a cluster manages is changed by its operator, and another one is not.
 fn check_managed(
     scope: Scope,
@@ -289,9 +261,16 @@ impl ScheduleService for Schedules {
             .map(|entry| (rota_proto::names::schedule(entry.namespace().as_str(), entry.name()), entry));
         let (entries, next_page_token) = page(all.collect(), request.page_size, &request.page_token)?;
         let mut found = v1::ListSchedulesResponse { next_page_token, ..Default::default() };
-        let mut bytes = 0;
+        let (mut bytes, mut unread) = (0, MAX_STATES);
+        let end = Instant::now() + STATES_TIMEOUT;
         for entry in entries {
-            let schedule = wire::to_wire(&entry, &self.stored_status(&entry).await, true);
+            let mut schedule = wire::to_wire(&entry, &self.stored_status(&entry).await, true);
+            let last = schedule.status.as_mut().and_then(|status| status.active.last_mut());
+            if let Some(run) = last.filter(|_| unread > 0) {
+                // Where the store is slow, or cannot be read, runs are listed as they are known.
+                let read = timeout_at(end, self.observe(&entry, run)).await;
+                unread = if matches!(read, Ok(Ok(()))) { unread - 1 } else { 0 };
+            }
             bytes += schedule.encoded_len();
             if let Some(last) = found.schedules.last().filter(|_| bytes > MAX_PAGE_BYTES) {
                 found.next_page_token.clone_from(&last.name);

@@ -117,6 +117,11 @@ async fn policies_decide_about_active_workflows() -> Result<()> {
     fixture.create(with(ScheduleConcurrency::Allow)).await?;
     fixture.set("2026-01-01T00:03:00Z");
     fixture.until("two runs", |status| status.active.len() == 2 && status.started == 2).await?;
+    // A list has the state of the newer one alone.
+    let request = v1::ListSchedulesRequest { parent: "namespaces/default".to_owned(), ..Default::default() };
+    let listed = fixture.client().list_schedules(request).await?.schedules.remove(0).status.unwrap();
+    let states: Vec<_> = listed.active.iter().map(v1::ScheduleRun::workflow_state).collect();
+    assert_eq!(states, [WorkflowState::Unspecified, WorkflowState::Running]);
     fixture.create(with(ScheduleConcurrency::Replace)).await?;
     fixture.set("2026-01-01T00:04:00Z");
     let status = fixture.until("a replacement", |status| status.recent.len() == 2).await?;
