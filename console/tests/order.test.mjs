@@ -6,6 +6,7 @@ import {
   base,
   follow,
   isLive,
+  latch,
   noteStream,
   nothingFailed,
   receives,
@@ -20,20 +21,22 @@ setUp();
 
 /** Reads lists as they are now, and delivers them once `release` is called. */
 async function hold(page, path) {
-  const held = {};
-  const isReleased = new Promise((resolve) => {
-    held.release = resolve;
-  });
-  held.isRead = new Promise((resolve) => {
-    held.resolve = resolve;
-  });
+  const [isRead, read] = latch();
+  const [isReleased, release] = latch();
+  let isOver = false;
   await page.route(path, async (route) => {
+    if (isOver) {
+      // The page reads once more, and may be closed meanwhile: that must not be a call of the test.
+      await route.fallback();
+      return;
+    }
     const response = await route.fetch();
-    held.resolve();
+    read();
     await isReleased;
+    isOver = true;
     await route.fulfill({ response });
   });
-  return held;
+  return { isRead, release };
 }
 
 const steps = [{ name: "look", approval: { prompt: "Is it good?" } }];
