@@ -7,6 +7,7 @@ import {
   base,
   browser,
   eventually,
+  follow,
   hasWaiting,
   isLive,
   newPage,
@@ -109,10 +110,11 @@ test("a call that gets no connection is explained", async () => {
 test("a silent stream is noticed", async () => {
   const page = await signedIn();
   await page.clock.install();
-  await shell("sleep 1000", "--title", "a quiet one");
+  await shell("echo the last word; sleep 1000", "--title", "a quiet one");
   await show(page, "a quiet one");
   await page.getByRole("link", { name: "a quiet one" }).click();
-  await page.getByText(/[0-9]+ lines\./).waitFor();
+  // From the stream: it is open, and the time of its silence runs.
+  await page.locator(".log").getByText("the last word").waitFor();
   // More than the time between two signs of life of the server; the pause before the next attempt has then begun.
   await page.clock.pauseAt((await page.evaluate(() => Date.now())) + 60_000);
   await page.getByText("the control plane is silent").waitFor();
@@ -202,29 +204,39 @@ test("agents are live", async () => {
     const spec = { runtime: { command: {} } };
     await api("POST", `namespaces/default/agents?agentId=${agent}`, { spec });
   }
-  await page.getByRole("cell", { name: "second", exact: true }).waitFor();
+  const cell = (name) =>
+    page.getByRole("region", { name: "Agents" }).getByRole("cell", { name, exact: true });
+  await cell("second").waitFor();
   // As with more agents than a page has.
   await page.route(/agents\?pageSize=200/, (route) =>
     route.continue({ url: route.request().url().replace("pageSize=200", "pageSize=1") }),
   );
   await page.reload();
-  await page.getByRole("cell", { name: "first", exact: true }).waitFor();
-  assert.equal(await page.getByRole("cell", { name: "second", exact: true }).count(), 0);
+  await cell("first").waitFor();
+  assert.equal(await cell("second").count(), 0);
   const more = page.getByRole("button", { name: "Show more agents" });
   await more.click();
-  await page.getByRole("cell", { name: "script", exact: true }).first().waitFor();
+  await cell("script").waitFor();
   await more.click();
-  await page.getByRole("cell", { name: "second", exact: true }).waitFor();
+  await cell("second").waitFor();
   await page.context().close();
 });
 
 test("workflows and approvals are live in all tabs by one stream, and nothing is polled", async () => {
   const context = await browser.newContext({ locale: "en-US" });
-  const [page, other] = [await signIn(context), await signIn(context)];
   const asked = [];
-  for (const one of [page, other]) {
+  const opened = async (one) => {
     await one.getByRole("link", { name: "Workflows" }).click();
     await one.getByText("There are no workflows").waitFor();
+  };
+  const page = await signIn(context);
+  await opened(page);
+  // Its stream, which is that of both tabs, has begun.
+  await follow(page, "workflows");
+  await page.getByText("There are no workflows").waitFor();
+  const other = await signIn(context);
+  await opened(other);
+  for (const one of [page, other]) {
     one.on("request", (request) => asked.push(new URL(request.url()).pathname));
   }
   const steps = [{ name: "look", approval: { prompt: "Go <b>on</b>\u202e?" } }];
