@@ -274,6 +274,8 @@ for (const [way, { press, type, choose }] of Object.entries(WAYS)) {
     const { name } = await api("POST", "namespaces/default/workflows", { spec });
     const page = await signedIn();
     await page.goto(`${base}/workflows/default/${idOf(name)}`);
+    // Moves what is below it when it is drawn.
+    await page.getByRole("img", { name: "Graph of 2 steps" }).waitFor();
     const form = page.getByRole("region", { name: "Failed compensation of first" });
     await type(page, form.getByLabel("Reason"), "dropped the table");
     await press(page, button(form, "Reversed by hand"));

@@ -1,7 +1,18 @@
 // Agents, their bounds and their problems, in a real browser.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { accessible, api, base, fits, nothingFailed, scripted, setUp, signedIn, until } from "./harness.mjs";
+import {
+  accessible,
+  api,
+  base,
+  eventually,
+  fits,
+  nothingFailed,
+  scripted,
+  setUp,
+  signedIn,
+  until,
+} from "./harness.mjs";
 
 setUp();
 
@@ -147,8 +158,14 @@ test("a worker shows what it has done last", async () => {
     .getByRole("region", { name: "Workers" })
     .locator("tr", { hasText: worker.split("/").at(-1) });
   const summary = row.locator("summary");
-  await summary.focus();
-  await page.keyboard.press("Enter");
+  const isOpen = async () => {
+    // A row that moves loses the focus.
+    if ((await row.locator("details[open]").count()) === 0) {
+      await summary.press("Enter");
+    }
+    return (await row.locator("details[open]").count()) > 0;
+  };
+  await eventually(isOpen, "the events do not open");
   const entry = row.getByRole("listitem").filter({ hasText: name.split("/").at(-1) });
   await entry.filter({ hasText: "failed" }).waitFor();
   await entry.filter({ hasText: "started" }).waitFor();

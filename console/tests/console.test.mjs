@@ -289,6 +289,8 @@ steps:
     await fits(page, "agents");
     await page.getByRole("link", { name: "Workflows" }).click();
     await page.getByRole("link", { name: "a release" }).click();
+    // Moves what is below it when it is drawn.
+    await page.getByRole("img", { name: /Graph of/ }).waitFor();
     await page
       .getByRole("cell", { name: /approve/ })
       .first()
@@ -327,6 +329,7 @@ test("a failed compensation is resolved in the page of its workflow", async () =
   const page = await signedIn({ viewport: { width: 360, height: 640 } });
   await page.getByRole("link", { name: "Workflows" }).click();
   await page.getByRole("link", { name: "half undone" }).click();
+  await page.getByRole("img", { name: "Graph of 3 steps" }).waitFor();
   const form = (step) => page.getByRole("region", { name: `Failed compensation of ${step}` });
   await form("second").waitFor();
   await accessible(page, "failed compensation");

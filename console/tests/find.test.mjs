@@ -102,6 +102,7 @@ test("tasks are found that no page shows, and those beyond the first of a long l
 test("the board has a column for each state, live", async () => {
   const page = await signedIn({ viewport: { width: 360, height: 640 } });
   await follow(page);
+  const begin = Date.now();
   await page.getByRole("link", { name: "Board" }).click();
   await page.getByRole("region", { name: "Board" }).waitFor();
   const card = (column, title) =>
@@ -116,8 +117,9 @@ test("the board has a column for each state, live", async () => {
   await api("POST", `${name}:sendInput`, { input: { requestId, text: "yes" } });
   await card("Succeeded", "moving").waitFor();
   await card("Needs a person", "moving").waitFor({ state: "detached" });
-  // Within the minute after which they are read all the same.
-  assert.deepEqual(read, [], "cards are moved by the feed, and not read");
+  // All six columns are read once a minute all the same.
+  const most = 6 * Math.floor((Date.now() - begin) / 60_000);
+  assert.ok(read.length <= most, `cards are moved by the feed, and not read: ${read}`);
   await fits(page, "board");
   await accessible(page, "board, light");
   await page.emulateMedia({ colorScheme: "dark" });

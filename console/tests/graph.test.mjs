@@ -9,6 +9,7 @@ import {
   fits,
   hold,
   nothingFailed,
+  settled,
   setUp,
   signedIn,
   until,
@@ -52,6 +53,8 @@ test("a graph of many steps is drawn, moved and searched, also by keyboard", asy
   assert.ok(near > 0);
   for (const [way, { press }] of Object.entries(WAYS)) {
     for (const name of ["Smaller", "Larger"]) {
+      // Drawn after what was done before.
+      await settled(page);
       const before = await pictureOf(graph);
       await press(page, page.getByRole("button", { name }));
       await eventually(async () => (await pictureOf(graph)) !== before, `${name} by ${way} changes nothing`);
@@ -80,6 +83,7 @@ test("a graph of many steps is drawn, moved and searched, also by keyboard", asy
 
   // The table has the same, in parts.
   const rows = page.getByRole("region", { name: "Steps" }).locator("tbody tr");
+  await rows.nth(199).waitFor();
   assert.equal(await rows.count(), 200);
   await page.getByRole("button", { name: "Show more steps" }).click();
   await rows.nth(399).waitFor();

@@ -38,6 +38,12 @@ test("a question stays when its attempt has released its slot", async () => {
   await page.context().close();
 });
 
+/** Waits until a page, where something waits for a person, has all that moves its forms when it comes. */
+const isLoaded = async (page) => {
+  await page.waitForFunction(() => document.title.startsWith("("));
+  await page.getByText("Loading…").first().waitFor({ state: "detached" });
+};
+
 /** What a page shows of a reply that came too late. */
 const notUsed = (page) => page.getByRole("region", { name: "Not used" });
 
@@ -58,6 +64,7 @@ test("the slower of two answers is given back, sent or not", async () => {
       await other.goto(
         `${base}/${where === "the inbox" ? "inbox" : name.replace(/^namespaces\/(.*)\/tasks/, "tasks/$1")}`,
       );
+      await isLoaded(other);
       const form = other.getByRole("form", { name: "Answer" });
       await form.getByRole("textbox").fill("green");
       const send = () => form.getByRole("button", { name: "Answer" }).click();
@@ -101,6 +108,7 @@ test("the slower of two decisions is given back", async () => {
     const other = await signedIn();
     const { held, release } = await hold(other, /:decide$/);
     await other.goto(`${base}/${where === "inbox" ? where : `workflows/default/${name.split("/").at(-1)}`}`);
+    await isLoaded(other);
     const form = other.getByRole("region", { name: "Decision on look" });
     await form.getByLabel("Comment").fill("not yet");
     await form.getByRole("button", { name: "Reject look" }).click();
@@ -210,12 +218,13 @@ test("tasks that keep failing are shown with the reason, until that is acknowled
   const failing = await scripted("hopeless", [{ fail: { message: "never" } }], { retry });
   const other = page.getByRole("article", { name: "hopeless" });
   await other.getByText(/attempts have failed, and the task continues at /).waitFor();
-  await other.getByRole("button", { name: "Suspend" }).click();
+  // By keyboard: each attempt moves the buttons.
+  await other.getByRole("button", { name: "Suspend" }).press("Enter");
   await isNothing.waitFor();
   await hasWaiting(page, 0);
   const run = { name: failing, desiredState: "DESIRED_STATE_RUN" };
   await api("PATCH", `${failing}?updateMask=desiredState`, run);
-  await other.getByRole("button", { name: "Cancel" }).click();
+  await other.getByRole("button", { name: "Cancel" }).press("Enter");
   await page.getByRole("dialog").getByRole("button", { name: "Cancel" }).click();
   await isNothing.waitFor();
   await until(failing, "TASK_STATE_CANCELLED");
@@ -332,6 +341,7 @@ test("a dismissal that comes too late is given back", async () => {
   const page = await signedIn();
   await page.goto(`${base}/inbox`);
   const { held, release } = await hold(page, /updateMask=labels/);
+  await isLoaded(page);
   const card = page.getByRole("article", { name: "settled twice" });
   await card.getByRole("button", { name: "Dismiss" }).click();
   await held;

@@ -198,6 +198,8 @@ test("another person does not continue an expired page", options, async () => {
   await button(page).click();
   const text = page.locator("#main .cm-content");
   const token = async () => {
+    // Moves what is below it when it is shown.
+    await button(page).waitFor();
     await page.getByLabel("Token").fill(ADMIN);
     await page.getByRole("button", { name: "Sign in" }).click();
   };
