@@ -115,6 +115,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn free_space_of_a_volume_is_known() {
+        assert!(free_bytes(&std::env::temp_dir()).unwrap() > 0);
+        assert_eq!(free_bytes(Path::new("/proc")), None);
+    }
+
+    #[test]
     fn reserve_takes_blocks_until_it_is_released() {
         let folder = tempfile::tempdir().unwrap();
         let database = folder.path().join("rota.db");

@@ -49,8 +49,19 @@ pub(crate) fn connect(
     // The writer checkpoints after its commits.
     connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(|error| explain(&error))?;
     migrate::to_latest(&mut connection, path, free)?;
-    // After a lost sync, the end of the log may be in memory only, and no later sync writes it: nothing should follow it there. Not on a
-    // volume on which the copy could take the room of what follows.
+    copy_kept_log(&connection, path, reserve, free)?;
+    let epoch = writer::take_over(&connection)?;
+    Ok((connection, epoch))
+}
+
+/// Copies the log that an earlier process has left into the database, and empties it. After a lost sync, its end may be in memory only, and
+/// no later sync writes it: nothing should follow it there. Not on a volume on which the copy could take the room of what follows.
+fn copy_kept_log(
+    connection: &Connection,
+    path: &Path,
+    reserve: &mut Reserve,
+    free: fn(&Path) -> Option<u64>,
+) -> Result<(), Error> {
     let log = log_bytes(path);
     let (reserved, mut room) = (reserve.bytes(), free(path));
     let room_with_reserve = room.map(|room| room.saturating_add(reserved));
@@ -67,7 +78,7 @@ pub(crate) fn connect(
         if log >= LONG_LOG {
             tracing::info!(log, "copying the log into the database, for which the start waits");
         }
-        writer::copy_log(&connection, sql::TRUNCATE_LOG)?;
+        writer::copy_log(connection, sql::TRUNCATE_LOG)?;
     }
     let log = log_bytes(path);
     // The copy has given the space of the log back.
@@ -82,8 +93,7 @@ pub(crate) fn connect(
              later commits; make room on the volume, end other programs that use the database, and restart"
         );
     }
-    let epoch = writer::take_over(&connection)?;
-    Ok((connection, epoch))
+    Ok(())
 }
 
 /// How long a statement waits for another connection.

@@ -9,7 +9,6 @@ use rusqlite::{Connection, params};
 use uuid::Uuid;
 
 use super::{NOW, create, scoped};
-use crate::disk;
 use crate::migrate::{self, migrations};
 
 #[test]
@@ -116,12 +115,6 @@ fn new_database_needs_no_space_check() {
     assert_eq!(schema(&connection).0, 19);
     // Neither does one that is up to date.
     migrate::to_latest(&mut connection, std::path::Path::new(""), |_| Some(0)).unwrap();
-}
-
-#[test]
-fn free_space_of_a_disk_is_known() {
-    assert!(disk::free_bytes(&std::env::temp_dir()).unwrap() > 0);
-    assert_eq!(disk::free_bytes(std::path::Path::new("/proc")), None);
 }
 
 /// Returns the version of the schema, and its definition.
