@@ -160,16 +160,7 @@ test("approvals are read to the end although workflows change", async () => {
   };
   const [first, second] = [await create("first"), await create("second")];
   const page = await signedIn();
-  const held = new Promise((resolve) => {
-    page.route(/\/approvals/, (route) => {
-      resolve();
-      return isHeld.then(() => route.continue());
-    });
-  });
-  let release;
-  const isHeld = new Promise((resolve) => {
-    release = resolve;
-  });
+  const { held, release } = await hold(page, /\/approvals/);
   await page.getByRole("link", { name: /Inbox/ }).click();
   await page.reload();
   await held;
