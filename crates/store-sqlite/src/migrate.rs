@@ -8,7 +8,7 @@ use rota_store::{Error, Reruns};
 use rusqlite::{Connection, Transaction, params};
 use rusqlite_migration::{HookError, HookResult, M, Migrations};
 
-use crate::open::explain;
+use crate::open::{database_bytes, explain};
 use crate::sql;
 use rota_store::codec::{encode, stored};
 
@@ -104,10 +104,7 @@ pub(crate) fn to_latest(
         return migrations.to_latest(connection).map_err(|error| explain_migration(&error));
     }
     let to = from + i64::from(pending);
-    // Pages in the log count as well.
-    let pages = number("page_count").map_err(|error| explain(&error))?;
-    let bytes = pages.saturating_mul(number("page_size").map_err(|error| explain(&error))?);
-    let bytes = u64::try_from(bytes).unwrap_or(0);
+    let bytes = database_bytes(connection)?;
     let rewritten = if from < LAST_REWRITE { bytes } else { 0 };
     let needed = rewritten.saturating_mul(SPACE_FACTOR).saturating_add(MIN_SPACE);
     // A disk that fills up after the commit, while the log is copied into the file, would leave a migrated database

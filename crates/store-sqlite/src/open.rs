@@ -63,18 +63,20 @@ fn copy_kept_log(
     free: fn(&Path) -> Option<u64>,
 ) -> Result<(), Error> {
     let log = log_bytes(path);
+    // Of the pages in the log, most are in the file already.
+    let growth = database_bytes(connection)?.saturating_sub(file_bytes(path));
     let (reserved, mut room) = (reserve.bytes(), free(path));
     let room_with_reserve = room.map(|room| room.saturating_add(reserved));
-    // Not where the log would not fit either: results need the reserve, too.
+    // Not where the copy would not fit either: results need the reserve, too.
     let is_released = log > 0
-        && is_short_of_space(room, log)
-        && !is_short_of_space(room_with_reserve, log)
+        && is_short_of_space(room, growth)
+        && !is_short_of_space(room_with_reserve, growth)
         && reserve.release();
     if is_released {
         tracing::warn!(log, free = room, "the volume has no room to copy the log; using the reserve");
         room = free(path);
     }
-    if !is_short_of_space(room, log) {
+    if !is_short_of_space(room, growth) {
         if log >= LONG_LOG {
             tracing::info!(log, "copying the log into the database, for which the start waits");
         }
@@ -99,14 +101,25 @@ fn copy_kept_log(
 /// How long a statement waits for another connection.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether so much free space, if known, is less than opening may need, with so many bytes that are copied from the log.
-fn is_short_of_space(free: Option<u64>, copied: u64) -> bool {
-    free.is_some_and(|free| free < OPENING_BYTES.saturating_add(copied))
+/// Whether so much free space, if known, is less than opening may need, with so many bytes by which the database file grows.
+fn is_short_of_space(free: Option<u64>, growth: u64) -> bool {
+    free.is_some_and(|free| free < OPENING_BYTES.saturating_add(growth))
+}
+
+/// Returns the size of a database with its pages in the log.
+pub(crate) fn database_bytes(connection: &Connection) -> Result<u64, Error> {
+    let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
+    let pages = number("page_count").and_then(|pages| Ok(pages.saturating_mul(number("page_size")?)));
+    Ok(u64::try_from(pages.map_err(|error| explain(&error))?).unwrap_or(0))
 }
 
 /// Returns the length of the log, which is 0 once all of it was copied into the database.
 fn log_bytes(path: &Path) -> u64 {
-    std::fs::metadata(disk::sibling(path, "-wal")).map_or(0, |log| log.len())
+    file_bytes(&disk::sibling(path, "-wal"))
+}
+
+fn file_bytes(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |file| file.len())
 }
 
 fn settings(connection: &Connection) -> rusqlite::Result<()> {

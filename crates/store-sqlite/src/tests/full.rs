@@ -103,12 +103,19 @@ fn full_disk_rejects_batch_and_keeps_data() {
 /// Opens a database with the log of 2 MB of a process that was killed, and such a reserve, on a volume with so much free space. Returns
 /// whether the opening copied the log. The reserve stays, or is made again.
 fn opening_copies_log(reserve: u64, free: fn(&Path) -> Option<u64>) -> bool {
+    opening_copies_log_of("INSERT INTO payloads (key, body) VALUES (1, zeroblob(2000000))", reserve, free)
+}
+
+fn opening_copies_log_of(written: &str, reserve: u64, free: fn(&Path) -> Option<u64>) -> bool {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rota.db");
     drop(crate::open_connections(&path).unwrap());
+    let before = Connection::open(&path).unwrap();
+    before.execute("INSERT INTO payloads (key, body) VALUES (2, zeroblob(2000000))", []).unwrap();
+    drop(before);
     let killed = Connection::open(&path).unwrap();
     killed.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
-    killed.execute("INSERT INTO payloads (key, body) VALUES (1, zeroblob(2000000))", []).unwrap();
+    killed.execute(written, []).unwrap();
     drop(killed);
     fs::File::create(disk::sibling(&path, ".reserve")).unwrap().set_len(reserve).unwrap();
     let log = || fs::metadata(disk::sibling(&path, "-wal")).unwrap().len();
@@ -123,6 +130,13 @@ fn opening_copies_log(reserve: u64, free: fn(&Path) -> Option<u64>) -> bool {
 fn log_is_copied_only_where_it_fits() {
     assert!(opening_copies_log(0, |_| Some(4_000_000)));
     assert!(!opening_copies_log(0, |_| Some(2_500_000)));
+}
+
+/// The copy overwrites pages, and the file does not grow.
+#[test]
+fn log_without_new_pages_is_copied_without_room_for_it() {
+    let written = "UPDATE payloads SET body = randomblob(2000000) WHERE key = 2";
+    assert!(opening_copies_log_of(written, 0, |_| Some(2_500_000)));
 }
 
 /// Free space of a volume that has room for the log only without the reserve, or only with it.
